@@ -1,0 +1,2 @@
+//! The `batchwright` command.
+fn main() {}

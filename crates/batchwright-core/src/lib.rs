@@ -1,0 +1,1 @@
+//! Words, traits, errors and prices of Batchwright: no socket, no runtime, no clock.

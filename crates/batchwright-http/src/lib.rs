@@ -1,0 +1,1 @@
+//! One careful HTTP client for all Batchwright providers.

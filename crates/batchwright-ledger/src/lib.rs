@@ -1,0 +1,1 @@
+//! The durable record of a Batchwright job: SQLite journal, sealed chunks, outcome segments.

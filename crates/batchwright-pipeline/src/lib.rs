@@ -1,0 +1,1 @@
+//! Sources, templates, jobs and sinks: a file in, a results file out.

@@ -1,0 +1,1 @@
+//! OpenAI's wire protocol for Batchwright: realtime, files and batches.

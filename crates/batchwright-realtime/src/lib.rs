@@ -1,0 +1,1 @@
+//! A bounded parallel pool for direct LLM calls.

@@ -1,0 +1,1 @@
+//! Many batches over many providers: one buyer, streamed results.

@@ -1,0 +1,1 @@
+//! Durable, fast bulk LLM work: batch APIs and a realtime pool as one job.
