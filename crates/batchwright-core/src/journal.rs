@@ -1,0 +1,176 @@
+//! What the submission protocol writes down, and where.
+
+use crate::{BatchHandle, BatchStatus, InputRef, ListMark, Result, SubmissionTag, Timestamp};
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+/// One durable fact about one chunk. The state of a chunk is a fold over its entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct JournalEntry {
+    /// The chunk's number within the job.
+    pub chunk: u32,
+    /// When it was written, by the local clock; for people, never for decisions.
+    pub at: Timestamp,
+    /// The fact.
+    pub event: JournalEvent,
+}
+
+impl JournalEntry {
+    /// A fact about `chunk`.
+    pub fn new(chunk: u32, at: Timestamp, event: JournalEvent) -> Self {
+        Self { chunk, at, event }
+    }
+}
+
+/// A durable fact about a chunk. An intent is durable before its effect is sent; a result, before
+/// anything is built on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "whoever folds the journal must handle every fact"
+)]
+pub enum JournalEvent {
+    /// The chunk's file is whole and in place.
+    Seal {
+        /// Lower-case hex.
+        sha256: String,
+        /// Its size.
+        bytes: u64,
+        /// Its lines.
+        requests: u64,
+        /// The provider it is for.
+        provider: String,
+        /// The endpoint it is for.
+        endpoint: String,
+        /// The model it names.
+        model: String,
+    },
+    /// An upload is about to be sent; a lost one costs nothing.
+    UploadIntent {
+        /// Names this attempt at the provider.
+        tag: SubmissionTag,
+    },
+    /// The upload is stored and its size was confirmed.
+    Uploaded {
+        /// The attempt.
+        tag: SubmissionTag,
+        /// The provider's name for it.
+        input: InputRef,
+    },
+    /// A create is about to be sent, exactly once.
+    CreateIntent {
+        /// The attempt.
+        tag: SubmissionTag,
+        /// What it is created from.
+        input: InputRef,
+        /// What the provider's list held before.
+        mark: ListMark,
+    },
+    /// The provider answered the create with a batch.
+    Created {
+        /// The attempt.
+        tag: SubmissionTag,
+        /// The batch.
+        handle: BatchHandle,
+    },
+    /// Nothing was created; a new attempt may be made.
+    CreateRefused {
+        /// The attempt.
+        tag: SubmissionTag,
+        /// The error's text, redacted.
+        message: String,
+        /// Whether it can be tried again as it is.
+        retryable: bool,
+    },
+    /// The create's fate is unclear; the provider's list must tell.
+    CreateUnknown {
+        /// The attempt.
+        tag: SubmissionTag,
+        /// The error's text, redacted.
+        message: String,
+    },
+    /// The list was read to the mark and shows no batch of this attempt.
+    ListedClean {
+        /// The attempt.
+        tag: SubmissionTag,
+    },
+    /// The list shows the batch of this attempt.
+    Adopted {
+        /// The attempt.
+        tag: SubmissionTag,
+        /// The batch.
+        handle: BatchHandle,
+    },
+    /// The settle window passed with clean lists: the create had no effect. The input is about to be
+    /// deleted, so that a late create fails instead of running (F-113).
+    Absent {
+        /// The attempt.
+        tag: SubmissionTag,
+    },
+    /// The absent attempt's input is gone; a new attempt may be made.
+    Fenced {
+        /// The attempt.
+        tag: SubmissionTag,
+    },
+    /// A person must decide; nothing is sent for this chunk until then.
+    Held {
+        /// The attempt.
+        tag: SubmissionTag,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The batch was seen in another state than before.
+    Status {
+        /// The batch.
+        handle: BatchHandle,
+        /// Its state.
+        status: BatchStatus,
+    },
+    /// A cancel is about to be sent.
+    CancelIntent {
+        /// The batch.
+        handle: BatchHandle,
+    },
+    /// A result file is whole on disk, untouched.
+    Downloaded {
+        /// The batch.
+        handle: BatchHandle,
+        /// What it is: `output`, `errors`, or a shard's number.
+        label: String,
+        /// Its local file name.
+        file: String,
+        /// Lower-case hex.
+        sha256: String,
+        /// Its size.
+        bytes: u64,
+    },
+    /// Every row of the chunk has an outcome on disk.
+    Merged {
+        /// Rows that have their final outcome.
+        rows: u64,
+    },
+}
+
+/// Where the submission protocol writes its facts.
+///
+/// `append` returns after the facts are as durable as the implementation can make them; the protocol
+/// sends nothing that depends on a fact before that.
+#[async_trait]
+pub trait SubmissionLog: Send + Sync {
+    /// Appends facts, all or none, and makes them durable.
+    ///
+    /// # Errors
+    /// `Storage` where they could not be made durable; nothing may then be sent.
+    ///
+    /// # Cancel safety
+    /// A dropped append may or may not have taken place; the reader of the journal must allow for both.
+    async fn append(&self, entries: Vec<JournalEntry>) -> Result<()>;
+
+    /// The facts of one chunk, oldest first.
+    ///
+    /// # Errors
+    /// `Storage` where they cannot be read.
+    async fn entries(&self, chunk: u32) -> Result<Vec<JournalEntry>>;
+}

@@ -1,0 +1,173 @@
+//! How one request ended.
+
+use crate::{Error, Money, Response};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+
+/// How one request ended, and how it came to that. Every request of a job ends in exactly one.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The request's id; from a provider it is the id on the wire, from a job the caller's.
+    pub custom_id: String,
+    /// How it ended.
+    pub ending: Ending,
+    /// How it came to that.
+    pub provenance: Provenance,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "whoever accounts for rows must handle every ending"
+)]
+pub enum Ending {
+    /// The model answered; the answer may be cut off, see [`Response::is_truncated`].
+    Succeeded(Response),
+    /// It failed for good.
+    Failed(Error),
+    /// The model or a policy refused to answer (F-062, F-063).
+    Refused(Refusal),
+    /// The batch's window closed before it was its turn; nothing was billed (F-076).
+    Expired,
+    /// It was cancelled before it was its turn; nothing was billed (F-078).
+    Cancelled,
+    /// The batch ended and no file holds a line for it (F-097); it may have been billed.
+    Missing,
+    /// A line for it exists and cannot be read; its bytes are kept (F-104).
+    Unreadable(Error),
+}
+
+/// A refusal: the text where the model gave one, and what it cost.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// The vendor's word, such as `content_filter`, or `refusal`.
+    pub reason: String,
+    /// The answer as it came, with the refusal's text as its content.
+    pub response: Response,
+}
+
+/// How an outcome came about.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Provenance {
+    /// The provider's name.
+    pub provider: Option<Arc<str>>,
+    /// The model asked for.
+    pub model: Option<Arc<str>>,
+    /// Which way it went.
+    pub lane: Option<Lane>,
+    /// The provider's id of the batch.
+    pub batch: Option<Arc<str>>,
+    /// Attempts made, the last one included; 0 where nothing was sent.
+    pub attempts: u32,
+    /// Attempts besides the last that may have been billed too (F-122).
+    pub possibly_paid_attempts: u32,
+    /// From the first send to the answer; unknown for batches.
+    pub latency: Option<Duration>,
+    /// What it cost by the price table; unknown where a price or a counter is.
+    pub cost: Option<Money>,
+    /// Whether a cache answered instead of a provider.
+    pub cached: bool,
+}
+
+/// Which way a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Lane {
+    /// The provider's asynchronous batch API.
+    Batch,
+    /// Direct calls through the parallel pool.
+    Realtime,
+}
+
+impl Outcome {
+    /// An outcome whose provenance is filled in by those who know it.
+    pub fn new(custom_id: impl Into<String>, ending: Ending) -> Self {
+        Self {
+            custom_id: custom_id.into(),
+            ending,
+            provenance: Provenance::default(),
+        }
+    }
+
+    /// The answer, also a refused one.
+    pub fn response(&self) -> Option<&Response> {
+        match &self.ending {
+            Ending::Succeeded(response) => Some(response),
+            Ending::Refused(refusal) => Some(&refusal.response),
+            _ => None,
+        }
+    }
+
+    /// The error of a failed or unreadable outcome.
+    pub fn error(&self) -> Option<&Error> {
+        match &self.ending {
+            Ending::Failed(error) | Ending::Unreadable(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl Ending {
+    /// The ending's stable name: `succeeded`, `failed`, `refused`, `expired`, `cancelled`, `missing`,
+    /// `unreadable`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Succeeded(_) => "succeeded",
+            Self::Failed(_) => "failed",
+            Self::Refused(_) => "refused",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Missing => "missing",
+            Self::Unreadable(_) => "unreadable",
+        }
+    }
+
+    /// Whether the model answered.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Succeeded(_))
+    }
+}
+
+impl Refusal {
+    /// A refusal for `reason` with the answer as it came.
+    pub fn new(reason: impl Into<String>, response: Response) -> Self {
+        Self {
+            reason: reason.into(),
+            response,
+        }
+    }
+}
+
+impl Lane {
+    /// The lane's stable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Batch => "batch",
+            Self::Realtime => "realtime",
+        }
+    }
+}
+
+impl FromStr for Lane {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<Self, Error> {
+        match word {
+            "batch" => Ok(Self::Batch),
+            "realtime" => Ok(Self::Realtime),
+            _ => Err(Error::new(
+                crate::ErrorKind::ConfigInvalid,
+                "a lane is batch or realtime",
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

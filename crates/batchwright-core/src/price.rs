@@ -1,0 +1,279 @@
+//! What things cost: a dated table as data. What it does not name is unknown, never free.
+
+use crate::{Error, ErrorKind, Lane, Result, Usage};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt, iter::Sum, ops::Add};
+
+/// An amount in picodollars (10⁻¹² USD), so that sums of per-token prices are exact; saturates at
+/// about 18 million dollars.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Money(u64);
+
+/// What one model costs, in USD for a million tokens of realtime use. A missing price is unknown.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Price {
+    /// Input tokens.
+    pub input: Option<f64>,
+    /// Output tokens.
+    pub output: Option<f64>,
+    /// Input tokens read from the provider's prompt cache; without it they cost as other input.
+    #[serde(default)]
+    pub cache_read: Option<f64>,
+    /// Input tokens written to the provider's prompt cache; without it they cost as other input.
+    #[serde(default)]
+    pub cache_write: Option<f64>,
+    /// Hidden reasoning tokens; without it they cost as other output.
+    #[serde(default)]
+    pub reasoning: Option<f64>,
+    /// The share of these prices a batch pays, such as 0.5; without it batch prices are unknown.
+    #[serde(default)]
+    pub batch_factor: Option<f64>,
+    /// The day these prices were read, `YYYY-MM-DD`.
+    pub as_of: String,
+    /// The page they were read on.
+    pub source: String,
+}
+
+/// Prices by `provider:model`.
+#[derive(Clone, Debug, Default)]
+pub struct PriceTable(BTreeMap<String, Price>);
+
+impl Money {
+    /// Nothing at all, which is not the same as unknown.
+    pub const ZERO: Self = Self(0);
+
+    /// From picodollars.
+    pub const fn from_picodollars(picodollars: u64) -> Self {
+        Self(picodollars)
+    }
+
+    /// From dollars; negative and non-finite amounts are refused as `None`.
+    pub fn from_dollars(dollars: f64) -> Option<Self> {
+        let picodollars = dollars * 1e12;
+        // The cast saturates, and the range was just checked.
+        (picodollars.is_finite() && picodollars >= 0.0).then_some(Self(picodollars.round() as u64))
+    }
+
+    /// In picodollars.
+    pub const fn as_picodollars(self) -> u64 {
+        self.0
+    }
+
+    /// In dollars.
+    pub fn as_dollars(self) -> f64 {
+        self.0 as f64 / 1e12
+    }
+}
+
+impl Add for Money {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl Sum for Money {
+    fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
+        amounts.fold(Self::ZERO, Add::add)
+    }
+}
+
+impl fmt::Display for Money {
+    /// As `$1.23`, with more digits below a dollar.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dollars = self.as_dollars();
+        match dollars {
+            d if d == 0.0 => f.write_str("$0.00"),
+            d if d < 0.01 => write!(f, "${d:.6}"),
+            d if d < 1.0 => write!(f, "${d:.4}"),
+            d => write!(f, "${d:.2}"),
+        }
+    }
+}
+
+impl Price {
+    /// What `usage` costs on `lane`; `None` where a needed price or counter is unknown.
+    pub fn cost(&self, usage: &Usage, lane: Lane) -> Option<Money> {
+        let input = usage.input_tokens?;
+        let output = usage
+            .output_tokens
+            .or((self.output == Some(0.0)).then_some(0))?;
+        let read = usage.cache_read_input_tokens.unwrap_or(0).min(input);
+        let written = usage
+            .cache_creation_input_tokens
+            .unwrap_or(0)
+            .min(input - read);
+        let reasoning = usage.reasoning_tokens.unwrap_or(0).min(output);
+        let input_price = self.input?;
+        let output_price = self.output?;
+        let factor = match lane {
+            Lane::Batch => self.batch_factor?,
+            Lane::Realtime => 1.0,
+        };
+        let dollars_per_million = (input - read - written) as f64 * input_price
+            + read as f64 * self.cache_read.unwrap_or(input_price)
+            + written as f64 * self.cache_write.unwrap_or(input_price)
+            + (output - reasoning) as f64 * output_price
+            + reasoning as f64 * self.reasoning.unwrap_or(output_price);
+        Money::from_dollars(dollars_per_million * factor / 1e6)
+    }
+}
+
+impl PriceTable {
+    /// The table this version was released with. Prices change: every figure carries its date, and a
+    /// file of the user's own is laid over it with [`PriceTable::overlay`] (F-140).
+    pub fn builtin() -> Self {
+        let prices =
+            serde_json::from_str(include_str!("prices.json")).expect("a test reads the table");
+        Self(prices)
+    }
+
+    /// Lays a user's table over this one: a JSON object of `"provider:model"` to a price, as in the
+    /// built-in table. A named model is replaced whole.
+    ///
+    /// # Errors
+    /// `ConfigInvalid` where the JSON is not such a table, or a price is negative.
+    pub fn overlay(&mut self, json: &str) -> Result<()> {
+        let prices: BTreeMap<String, Price> = serde_json::from_str(json).map_err(|error| {
+            Error::new(
+                ErrorKind::ConfigInvalid,
+                format!("read the price table: {error}"),
+            )
+        })?;
+        for (name, price) in &prices {
+            let all = [
+                price.input,
+                price.output,
+                price.cache_read,
+                price.cache_write,
+                price.reasoning,
+                price.batch_factor,
+            ];
+            if all
+                .into_iter()
+                .flatten()
+                .any(|value| !value.is_finite() || value < 0.0)
+            {
+                return Err(Error::new(
+                    ErrorKind::ConfigInvalid,
+                    format!("a price of {name} is negative"),
+                ));
+            }
+        }
+        self.0.extend(prices);
+        Ok(())
+    }
+
+    /// The price of a model: by its exact name, else by its name without a trailing date
+    /// (`-2024-07-18`, `-20240718`).
+    pub fn price(&self, provider: &str, model: &str) -> Option<&Price> {
+        let find = |model: &str| self.0.get(&format!("{provider}:{model}"));
+        find(model).or_else(|| find(without_date(model)?))
+    }
+
+    /// All prices by `provider:model`, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Price)> {
+        self.0.iter().map(|(name, price)| (name.as_str(), price))
+    }
+}
+
+fn without_date(model: &str) -> Option<&str> {
+    let dated = |tail: &str, pattern: &str| {
+        tail.len() == pattern.len()
+            && tail
+                .bytes()
+                .zip(pattern.bytes())
+                .all(|(byte, want)| match want {
+                    b'9' => byte.is_ascii_digit(),
+                    want => byte == want,
+                })
+    };
+    ["-9999-99-99", "-99999999"]
+        .into_iter()
+        .find_map(|pattern| {
+            let cut = model.len().checked_sub(pattern.len())?;
+            let (name, tail) = model.split_at_checked(cut)?;
+            (dated(tail, pattern) && !name.is_empty()).then_some(name)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_builtin_table_reads_and_every_price_is_dated_and_sourced() {
+        let table = PriceTable::builtin();
+        assert!(table.iter().count() > 5);
+        for (name, price) in table.iter() {
+            assert!(
+                price.as_of.len() == 10 && price.source.starts_with("https://"),
+                "{name}"
+            );
+            assert!(name.parse::<crate::ModelSpec>().is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn costs_are_exact_and_batches_pay_their_share() {
+        let table = PriceTable::builtin();
+        let price = table.price("openai", "gpt-4o-mini-2024-07-18").unwrap();
+        let usage = Usage {
+            cache_read_input_tokens: Some(400),
+            ..Usage::of(1000, 100)
+        };
+        let realtime = price.cost(&usage, Lane::Realtime).unwrap();
+        // 600 × 0.15 + 400 × 0.075 + 100 × 0.60, for a million.
+        assert_eq!(realtime, Money::from_picodollars(180_000_000));
+        assert_eq!(
+            price.cost(&usage, Lane::Batch).unwrap().as_picodollars() * 2,
+            realtime.as_picodollars()
+        );
+    }
+
+    #[test]
+    fn f_066_unknown_is_unknown_never_zero() {
+        let table = PriceTable::builtin();
+        assert!(table.price("openai", "gpt-99").is_none());
+        let price = table.price("openai", "gpt-4o-mini").unwrap();
+        assert_eq!(price.cost(&Usage::default(), Lane::Realtime), None);
+        let no_batch = Price {
+            batch_factor: None,
+            ..price.clone()
+        };
+        assert_eq!(no_batch.cost(&Usage::of(1, 1), Lane::Batch), None);
+    }
+
+    #[test]
+    fn a_users_file_is_laid_over_the_table() {
+        let mut table = PriceTable::builtin();
+        let json = r#"{"openai:gpt-4o-mini":{"input":1,"output":2,"as_of":"2026-11-01","source":"https://example.org"}}"#;
+        table.overlay(json).unwrap();
+        assert_eq!(
+            table.price("openai", "gpt-4o-mini").unwrap().input,
+            Some(1.0)
+        );
+        assert!(
+            table
+                .overlay(r#"{"a:b":{"input":-1,"output":2,"as_of":"","source":""}}"#)
+                .is_err()
+        );
+        assert!(table.overlay("[]").is_err());
+    }
+
+    #[test]
+    fn money_reads_well() {
+        let shown = |dollars| Money::from_dollars(dollars).unwrap().to_string();
+        assert_eq!(
+            [shown(0.0), shown(0.000_012), shown(0.25), shown(12.345)],
+            ["$0.00", "$0.000012", "$0.2500", "$12.35"]
+        );
+        assert_eq!(Money::from_dollars(-1.0), None);
+    }
+}

@@ -1,0 +1,183 @@
+//! What a provider is. A crate of its own per vendor implements these.
+//!
+//! ```text
+//! row 6   batchwright-cli          xtask                     people
+//! row 5   batchwright                                        the facade
+//! row 4   batchwright-pipeline                               files in, files out
+//! row 3   batchwright-router       batchwright-realtime      many batches; many direct calls
+//! row 2   batchwright-provider-*   batchwright-ledger        they implement the traits below
+//! row 1   batchwright-http                                   one careful client
+//! row 0   batchwright-core                                   these traits
+//! ```
+
+use crate::{
+    BatchHandle, BatchSnapshot, BatchSummary, Capability, InputRef, ListMark, Outcome, Request,
+    Response, Result, ResultFile, SealedBatch, SubmissionTag, SubmitError,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use std::time::Duration;
+
+/// A body as it arrives, in pieces.
+pub type ByteStream = BoxStream<'static, Result<Bytes>>;
+
+/// Choices for one direct call.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct CallOptions {
+    /// The longest the attempt may take, from the first byte sent to the last one read. Unset is the
+    /// provider's own total limit.
+    pub timeout: Option<Duration>,
+}
+
+impl CallOptions {
+    /// Bounds the attempt.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+/// A vendor's direct calls. Translates and reports; never retries, never sleeps, never decides.
+#[async_trait]
+pub trait ChatProvider: Send + Sync {
+    /// The provider's name, such as `openai`.
+    fn name(&self) -> &str;
+
+    /// What it supports.
+    fn capability(&self) -> &Capability;
+
+    /// One attempt at answering `request`, sent exactly once.
+    ///
+    /// A refusal of the model is an `Ok` whose finish reason or content says so; see
+    /// [`ChatProvider::ending`].
+    ///
+    /// # Errors
+    /// Every failure, with the class that says what may follow.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may abandon an attempt that is billed all the same.
+    async fn complete(&self, request: &Request, call: &CallOptions) -> Result<Response>;
+
+    /// How a request ended that was answered so: succeeded, or refused where the answer is a refusal.
+    fn ending(&self, response: Response) -> crate::Ending {
+        match &response.finish_reason {
+            Some(crate::FinishReason::ContentFilter) => {
+                crate::Ending::Refused(crate::Refusal::new("content_filter", response))
+            }
+            Some(crate::FinishReason::Other(word)) if word == "refusal" => {
+                crate::Ending::Refused(crate::Refusal::new("refusal", response))
+            }
+            _ => crate::Ending::Succeeded(response),
+        }
+    }
+}
+
+/// A vendor's batch API. Translates and reports; never retries, never sleeps, never decides.
+///
+/// The steps of the submission protocol are apart, since a durable record stands between them:
+/// [`upload`](Self::upload), [`submit`](Self::submit), [`status`](Self::status),
+/// [`download`](Self::download).
+#[async_trait]
+pub trait BatchProvider: Send + Sync {
+    /// The provider's name, such as `openai`.
+    fn name(&self) -> &str;
+
+    /// What it supports; `batch` is always there.
+    fn capability(&self) -> &Capability;
+
+    /// The endpoint a request goes to, in the vendor's spelling. Requests of different endpoints do not
+    /// share a batch (F-180).
+    ///
+    /// # Errors
+    /// `Unsupported` where a batch cannot hold such a request.
+    fn endpoint<'r>(&'r self, request: &'r Request) -> Result<&'r str>;
+
+    /// Appends the request's line in the vendor's form, under `wire_id` and without a line end, to
+    /// `line`. A pure function: sealing a chunk calls it for each row.
+    ///
+    /// # Errors
+    /// `InvalidRequest` or `Unsupported` where the vendor has no form for it; `line` is then as it was.
+    fn encode(&self, request: &Request, wire_id: &str, line: &mut Vec<u8>) -> Result<()>;
+
+    /// Stores the chunk's lines at the provider and confirms their size (F-118). Costs nothing and may be
+    /// repeated; where the create call itself carries the lines, does nothing.
+    ///
+    /// # Errors
+    /// Every failure; none of them has cost anything.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave a stored file behind, found again by [`find_upload`](Self::find_upload).
+    async fn upload(&self, batch: &SealedBatch, tag: &SubmissionTag) -> Result<InputRef>;
+
+    /// The stored input of `tag`, where an upload of it was finished but not recorded.
+    ///
+    /// # Errors
+    /// Every failure to read the provider's list.
+    async fn find_upload(
+        &self,
+        batch: &SealedBatch,
+        tag: &SubmissionTag,
+    ) -> Result<Option<InputRef>>;
+
+    /// Creates the batch: buys it. Sent exactly once, on a connection of its own.
+    ///
+    /// # Errors
+    /// A [`SubmitError`] tells whether another create may follow.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: a dropped create is of unclear fate and must be reconciled.
+    async fn submit(
+        &self,
+        batch: &SealedBatch,
+        input: &InputRef,
+        tag: &SubmissionTag,
+    ) -> Result<BatchHandle, SubmitError>;
+
+    /// The batch's state. Free; asking again is always right.
+    ///
+    /// # Errors
+    /// Every failure; none says that the batch ended.
+    async fn status(&self, batch: &BatchHandle) -> Result<BatchSnapshot>;
+
+    /// A result file's bytes from `offset` on. Where the provider cannot start there the error's kind is
+    /// `Unsupported`, and the caller starts again from 0.
+    ///
+    /// # Errors
+    /// Every failure, also in the middle of the stream; the end of the stream proves nothing (F-037).
+    async fn download(&self, file: &ResultFile, offset: u64) -> Result<ByteStream>;
+
+    /// Reads one line of a result file, without its line end. A pure function. A line that names a
+    /// request and cannot be understood is that request's [`Ending::Unreadable`](crate::Ending); `None`
+    /// is a line that names no request, whose bytes the caller sets aside.
+    fn decode(&self, line: &[u8]) -> Option<Outcome>;
+
+    /// Asks for the batch to be cancelled. A request, not a fact: poll on to its end (F-079).
+    ///
+    /// # Errors
+    /// `Conflict` where it has ended already; every other failure.
+    async fn cancel(&self, batch: &BatchHandle) -> Result<BatchSnapshot>;
+
+    /// The ids on the first page of the provider's list, as a mark for a later
+    /// [`list_since`](Self::list_since).
+    ///
+    /// # Errors
+    /// Every failure to read the list.
+    async fn mark(&self) -> Result<ListMark>;
+
+    /// All batches newer than `mark`, for reconciliation. Returns only after reading as far as the mark
+    /// or to the end of the list, so that absence from it means something.
+    ///
+    /// # Errors
+    /// Every failure; also where the list could not be read far enough (F-116).
+    async fn list_since(&self, mark: &ListMark) -> Result<Vec<BatchSummary>>;
+
+    /// Deletes an uploaded input, so that a late create fails instead of running. An input that is not
+    /// there is fine.
+    ///
+    /// # Errors
+    /// Every failure.
+    async fn discard(&self, input: &InputRef) -> Result<()>;
+}
