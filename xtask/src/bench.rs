@@ -25,8 +25,7 @@ pub(crate) fn run(shell: &Shell, workspace: &Workspace, flags: &Bench) -> Result
     };
     if !known.contains(name) {
         bail!(
-            "there is no benchmark {name} in {FOLDER}; there are: {}",
-            known.join(", ")
+            "there is no benchmark {name} in {FOLDER}; `cargo xtask bench` lists those there are"
         );
     }
     tool::cargo(shell)

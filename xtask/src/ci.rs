@@ -253,13 +253,19 @@ fn advisories(shell: &Shell) -> Result<Finish> {
     if !tool::has_subcommand(shell, "deny") {
         return Ok(Finish::LeftOut(NO_DENY.to_owned()));
     }
-    if let Err(error) = tool::cargo(shell)
+    let fetch = tool::cargo(shell)
         .args(["deny", "--locked", "fetch", "db"])
-        .run()
-    {
-        return Ok(Finish::LeftOut(format!(
-            "the advisory database could not be fetched ({error})"
-        )));
+        .ignore_status()
+        .output()?;
+    if !fetch.status.success() {
+        let stderr = String::from_utf8_lossy(&fetch.stderr);
+        eprint!("{stderr}");
+        if is_unreachable(&stderr) {
+            return Ok(Finish::LeftOut(
+                "the advisory database could not be fetched, see above".to_owned(),
+            ));
+        }
+        bail!("cargo-deny refused to start, see above; mend deny.toml");
     }
     // Offline, so that this run judges the database just fetched and cannot fail for lack of a network; that needs the
     // crates here, those for other systems too.
@@ -269,6 +275,11 @@ fn advisories(shell: &Shell) -> Result<Finish> {
         .run()
         .context("update the dependency, or add the advisory and the reason why it does not matter to deny.toml")?;
     Ok(Finish::Passed)
+}
+
+/// Whether the fetch failed for lack of the database, rather than for what deny.toml says.
+fn is_unreachable(stderr: &str) -> bool {
+    stderr.contains("failed to fetch")
 }
 
 fn name(step: Step) -> String {
@@ -362,6 +373,16 @@ mod tests {
             summary.contains("passed") && summary.contains("no nextest"),
             "{summary}"
         );
+    }
+
+    #[test]
+    fn only_a_missing_database_is_excused() {
+        assert!(is_unreachable(
+            "[ERROR] failed to fetch database: failed to fetch advisory database https://… with cli: failed to clone"
+        ));
+        assert!(!is_unreachable(
+            "[ERROR] failed to validate configuration file deny.toml"
+        ));
     }
 
     #[test]
