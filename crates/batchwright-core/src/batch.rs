@@ -278,7 +278,7 @@ impl BatchCounts {
 /// Why a provider refused a batch's input, as far as it said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct RowFault {
+pub struct InputFault {
     /// The vendor's code.
     pub code: Option<String>,
     /// The vendor's words, redacted.
@@ -289,7 +289,7 @@ pub struct RowFault {
     pub param: Option<String>,
 }
 
-impl RowFault {
+impl InputFault {
     /// A fault with these words.
     pub fn new(
         code: Option<String>,
@@ -321,9 +321,12 @@ pub struct BatchSnapshot {
     /// When it ended, by the provider's clock.
     pub ended_at: Option<Timestamp>,
     /// Why its input was refused; empty also where a provider fails a batch without a word (F-075).
-    pub faults: Vec<RowFault>,
+    pub faults: Vec<InputFault>,
     /// The files that hold its results, as far as they exist yet.
     pub files: Vec<ResultFile>,
+    /// Whether it failed only because the provider's queue is full: nothing ran, and the same input may be
+    /// submitted again when another batch has ended (F-010).
+    pub queue_full: bool,
     /// Token counters of the whole batch, where the provider gives them.
     pub usage: Option<Usage>,
 }
@@ -339,18 +342,9 @@ impl BatchSnapshot {
             ended_at: None,
             faults: Vec::new(),
             files: Vec::new(),
+            queue_full: false,
             usage: None,
         }
-    }
-
-    /// Whether the batch failed only because the provider's queue is full: nothing ran, and the same
-    /// input may be submitted again when another batch has ended (F-010).
-    pub fn is_queue_full(&self) -> bool {
-        self.status == BatchStatus::Failed
-            && self
-                .faults
-                .iter()
-                .any(|fault| fault.code.as_deref() == Some("token_limit_exceeded"))
     }
 
     /// Whether results are announced but not there yet: ended, rows were counted, and no file is named

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// What a provider supports. A limit nobody documents is `None`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capability {
     /// Endpoints a direct call can reach, in the vendor's spelling; empty where there is no realtime.
@@ -19,7 +19,7 @@ pub struct Capability {
 }
 
 /// Limits and habits of a batch API.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchLimits {
     /// Endpoints a batch can be for, in the vendor's spelling.
@@ -34,8 +34,6 @@ pub struct BatchLimits {
     pub window: Duration,
     /// How long results stay, counted from the batch's creation; past that they are gone (F-130).
     pub retention: Duration,
-    /// The share of the realtime price that is charged, such as 0.5.
-    pub price_factor: f64,
     /// Whether a batch can be cancelled.
     pub cancel: bool,
     /// What identifies our batch in the provider's list, strongest first; empty means an unclear create
@@ -56,7 +54,7 @@ pub enum ListMatch {
 }
 
 impl BatchLimits {
-    /// Limits of a batch API with a 24 h window at half price and nothing known of its list.
+    /// Limits of a batch API with a 24 h window and nothing known of its list.
     pub fn new(endpoints: Vec<String>, max_requests: u64, max_bytes: u64) -> Self {
         Self {
             endpoints,
@@ -65,7 +63,6 @@ impl BatchLimits {
             one_model: true,
             window: Duration::from_secs(24 * 3600),
             retention: Duration::from_secs(29 * 24 * 3600),
-            price_factor: 0.5,
             cancel: true,
             list_match: Vec::new(),
             newest_first: false,

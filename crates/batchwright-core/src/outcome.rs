@@ -26,8 +26,9 @@ pub enum Ending {
     Succeeded(Response),
     /// It failed for good.
     Failed(Error),
-    /// The model or a policy refused to answer (F-062, F-063).
-    Refused(Refusal),
+    /// The model or a policy refused to answer; the finish reason tells which, and what was said
+    /// instead is the content (F-062, F-063).
+    Refused(Response),
     /// The batch's window closed before it was its turn; nothing was billed (F-076).
     Expired,
     /// It was cancelled before it was its turn; nothing was billed (F-078).
@@ -36,16 +37,6 @@ pub enum Ending {
     Missing,
     /// A line for it exists and cannot be read; its bytes are kept (F-104).
     Unreadable(Error),
-}
-
-/// A refusal: the text where the model gave one, and what it cost.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Refusal {
-    /// The vendor's word, such as `content_filter`, or `refusal`.
-    pub reason: String,
-    /// The answer as it came, with the refusal's text as its content.
-    pub response: Response,
 }
 
 /// How an outcome came about.
@@ -95,8 +86,7 @@ impl Outcome {
     /// The answer, also a refused one.
     pub fn response(&self) -> Option<&Response> {
         match &self.ending {
-            Ending::Succeeded(response) => Some(response),
-            Ending::Refused(refusal) => Some(&refusal.response),
+            Ending::Succeeded(response) | Ending::Refused(response) => Some(response),
             _ => None,
         }
     }
@@ -128,16 +118,6 @@ impl Ending {
     /// Whether the model answered.
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Succeeded(_))
-    }
-}
-
-impl Refusal {
-    /// A refusal for `reason` with the answer as it came.
-    pub fn new(reason: impl Into<String>, response: Response) -> Self {
-        Self {
-            reason: reason.into(),
-            response,
-        }
     }
 }
 

@@ -12,31 +12,42 @@ use std::{collections::BTreeMap, fmt, iter::Sum, ops::Add};
 #[serde(transparent)]
 pub struct Money(u64);
 
-/// What one model costs, in USD for a million tokens of realtime use. A missing price is unknown.
+/// What one model costs. Batch and realtime have rates of their own, since discounts differ by counter
+/// and do not always stack.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Price {
-    /// Input tokens.
-    pub input: Option<f64>,
-    /// Output tokens.
-    pub output: Option<f64>,
-    /// Input tokens read from the provider's prompt cache; without it they cost as other input.
-    #[serde(default)]
-    pub cache_read: Option<f64>,
-    /// Input tokens written to the provider's prompt cache; without it they cost as other input.
-    #[serde(default)]
-    pub cache_write: Option<f64>,
-    /// Hidden reasoning tokens; without it they cost as other output.
-    #[serde(default)]
-    pub reasoning: Option<f64>,
-    /// The share of these prices a batch pays, such as 0.5; without it batch prices are unknown.
-    #[serde(default)]
-    pub batch_factor: Option<f64>,
+    /// Direct calls.
+    pub realtime: Rates,
+    /// Batches; missing is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Rates>,
     /// The day these prices were read, `YYYY-MM-DD`.
     pub as_of: String,
     /// The page they were read on.
     pub source: String,
+}
+
+/// USD for a million tokens, by counter of [`Usage`]. A missing rate is unknown: where its counter is not
+/// zero, so is the cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Rates {
+    /// Input tokens that no cache was involved in.
+    pub input: Option<f64>,
+    /// Output tokens; 0 for embeddings.
+    pub output: Option<f64>,
+    /// Input tokens read from the provider's prompt cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_read: Option<f64>,
+    /// Input tokens written to the provider's prompt cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_write: Option<f64>,
+    /// Hidden reasoning tokens; without it they cost as other output, as with every vendor read so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<f64>,
 }
 
 /// Prices by `provider:model`.
@@ -89,7 +100,7 @@ impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dollars = self.as_dollars();
         match dollars {
-            d if d == 0.0 => f.write_str("$0.00"),
+            0.0 => f.write_str("$0.00"),
             d if d < 0.01 => write!(f, "${d:.6}"),
             d if d < 1.0 => write!(f, "${d:.4}"),
             d => write!(f, "${d:.2}"),
@@ -98,9 +109,19 @@ impl fmt::Display for Money {
 }
 
 impl Price {
-    /// What `usage` costs on `lane`; `None` where a needed price or counter is unknown.
+    /// What `usage` costs on `lane`; `None` where a needed rate or counter is unknown.
     pub fn cost(&self, usage: &Usage, lane: Lane) -> Option<Money> {
+        match lane {
+            Lane::Realtime => self.realtime.cost(usage),
+            Lane::Batch => self.batch?.cost(usage),
+        }
+    }
+}
+
+impl Rates {
+    fn cost(&self, usage: &Usage) -> Option<Money> {
         let input = usage.input_tokens?;
+        // Embeddings report no output, and their output rate is 0.
         let output = usage
             .output_tokens
             .or((self.output == Some(0.0)).then_some(0))?;
@@ -110,18 +131,29 @@ impl Price {
             .unwrap_or(0)
             .min(input - read);
         let reasoning = usage.reasoning_tokens.unwrap_or(0).min(output);
-        let input_price = self.input?;
-        let output_price = self.output?;
-        let factor = match lane {
-            Lane::Batch => self.batch_factor?,
-            Lane::Realtime => 1.0,
+        let part = |tokens: u64, rate: Option<f64>| {
+            if tokens == 0 {
+                Some(0.0)
+            } else {
+                Some(tokens as f64 * rate?)
+            }
         };
-        let dollars_per_million = (input - read - written) as f64 * input_price
-            + read as f64 * self.cache_read.unwrap_or(input_price)
-            + written as f64 * self.cache_write.unwrap_or(input_price)
-            + (output - reasoning) as f64 * output_price
-            + reasoning as f64 * self.reasoning.unwrap_or(output_price);
-        Money::from_dollars(dollars_per_million * factor / 1e6)
+        let dollars_per_million = part(input - read - written, self.input)?
+            + part(read, self.cache_read)?
+            + part(written, self.cache_write)?
+            + part(output - reasoning, self.output)?
+            + part(reasoning, self.reasoning.or(self.output))?;
+        Money::from_dollars(dollars_per_million / 1e6)
+    }
+
+    fn all(&self) -> [Option<f64>; 5] {
+        [
+            self.input,
+            self.output,
+            self.cache_read,
+            self.cache_write,
+            self.reasoning,
+        ]
     }
 }
 
@@ -147,16 +179,11 @@ impl PriceTable {
             )
         })?;
         for (name, price) in &prices {
-            let all = [
-                price.input,
-                price.output,
-                price.cache_read,
-                price.cache_write,
-                price.reasoning,
-                price.batch_factor,
-            ];
-            if all
-                .into_iter()
+            let rates = [Some(price.realtime), price.batch];
+            if rates
+                .iter()
+                .flatten()
+                .flat_map(Rates::all)
                 .flatten()
                 .any(|value| !value.is_finite() || value < 0.0)
             {
@@ -244,24 +271,33 @@ mod tests {
         let price = table.price("openai", "gpt-4o-mini").unwrap();
         assert_eq!(price.cost(&Usage::default(), Lane::Realtime), None);
         let no_batch = Price {
-            batch_factor: None,
+            batch: None,
             ..price.clone()
         };
         assert_eq!(no_batch.cost(&Usage::of(1, 1), Lane::Batch), None);
+        let written = Usage {
+            cache_creation_input_tokens: Some(1),
+            ..Usage::of(2, 1)
+        };
+        assert_eq!(
+            price.cost(&written, Lane::Realtime),
+            None,
+            "no rate is known for cache writes"
+        );
     }
 
     #[test]
     fn a_users_file_is_laid_over_the_table() {
         let mut table = PriceTable::builtin();
-        let json = r#"{"openai:gpt-4o-mini":{"input":1,"output":2,"as_of":"2026-11-01","source":"https://example.org"}}"#;
+        let json = r#"{"openai:gpt-4o-mini":{"realtime":{"input":1,"output":2},"as_of":"2026-11-01","source":"https://example.org"}}"#;
         table.overlay(json).unwrap();
         assert_eq!(
-            table.price("openai", "gpt-4o-mini").unwrap().input,
+            table.price("openai", "gpt-4o-mini").unwrap().realtime.input,
             Some(1.0)
         );
         assert!(
             table
-                .overlay(r#"{"a:b":{"input":-1,"output":2,"as_of":"","source":""}}"#)
+                .overlay(r#"{"a:b":{"realtime":{"input":-1,"output":2},"as_of":"","source":""}}"#)
                 .is_err()
         );
         assert!(table.overlay("[]").is_err());

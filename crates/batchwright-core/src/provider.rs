@@ -51,8 +51,7 @@ pub trait ChatProvider: Send + Sync {
 
     /// One attempt at answering `request`, sent exactly once.
     ///
-    /// A refusal of the model is an `Ok` whose finish reason or content says so; see
-    /// [`ChatProvider::ending`].
+    /// A refusal of the model is an `Ok` whose finish reason says so; see [`Response::into_ending`].
     ///
     /// # Errors
     /// Every failure, with the class that says what may follow.
@@ -60,19 +59,6 @@ pub trait ChatProvider: Send + Sync {
     /// # Cancel safety
     /// Dropping the future may abandon an attempt that is billed all the same.
     async fn complete(&self, request: &Request, call: &CallOptions) -> Result<Response>;
-
-    /// How a request ended that was answered so: succeeded, or refused where the answer is a refusal.
-    fn ending(&self, response: Response) -> crate::Ending {
-        match &response.finish_reason {
-            Some(crate::FinishReason::ContentFilter) => {
-                crate::Ending::Refused(crate::Refusal::new("content_filter", response))
-            }
-            Some(crate::FinishReason::Other(word)) if word == "refusal" => {
-                crate::Ending::Refused(crate::Refusal::new("refusal", response))
-            }
-            _ => crate::Ending::Succeeded(response),
-        }
-    }
 }
 
 /// A vendor's batch API. Translates and reports; never retries, never sleeps, never decides.
@@ -158,14 +144,14 @@ pub trait BatchProvider: Send + Sync {
     ///
     /// # Errors
     /// `Conflict` where it has ended already; every other failure.
-    async fn cancel(&self, batch: &BatchHandle) -> Result<BatchSnapshot>;
+    async fn cancel(&self, batch: &BatchHandle) -> Result<()>;
 
-    /// The ids on the first page of the provider's list, as a mark for a later
-    /// [`list_since`](Self::list_since).
+    /// The first page of the provider's list. Its ids are the mark for a later
+    /// [`list_since`](Self::list_since), and its tags tell whether someone else bought for this job.
     ///
     /// # Errors
-    /// Every failure to read the list.
-    async fn mark(&self) -> Result<ListMark>;
+    /// Every failure to read the list; `Unsupported` where there is none.
+    async fn recent(&self) -> Result<Vec<BatchSummary>>;
 
     /// All batches newer than `mark`, for reconciliation. Returns only after reading as far as the mark
     /// or to the end of the list, so that absence from it means something.

@@ -87,29 +87,44 @@ pub enum Part {
     Document(Media),
     /// Sound.
     Audio(Media),
-    /// A model's visible reasoning, with the vendor's signature where it wants it back.
-    Thinking {
-        /// The reasoning's text.
-        text: String,
-        /// The vendor's opaque signature.
-        signature: Option<String>,
-    },
+    /// A model's visible reasoning.
+    Thinking(Thinking),
     /// The model asks for a tool.
-    ToolCall {
-        /// The vendor's id of the call.
-        id: String,
-        /// The tool's name.
-        name: String,
-        /// The arguments as the model wrote them: JSON text, possibly invalid.
-        arguments: String,
-    },
+    ToolCall(ToolCall),
     /// What a tool answered.
-    ToolResult {
-        /// The id of the call this answers.
-        id: String,
-        /// The tool's answer.
-        content: String,
-    },
+    ToolResult(ToolResult),
+}
+
+/// A model's visible reasoning.
+#[derive(Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Thinking {
+    /// The reasoning's text.
+    pub text: String,
+    /// The vendor's opaque signature, where it wants it back.
+    pub signature: Option<String>,
+}
+
+/// The model asks for a tool.
+#[derive(Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ToolCall {
+    /// The vendor's id of the call.
+    pub id: String,
+    /// The tool's name.
+    pub name: String,
+    /// The arguments as the model wrote them: JSON text, possibly invalid.
+    pub arguments: String,
+}
+
+/// What a tool answered.
+#[derive(Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ToolResult {
+    /// The id of the call this answers.
+    pub id: String,
+    /// The tool's answer.
+    pub content: String,
 }
 
 /// Where a picture, document or sound is.
@@ -420,6 +435,41 @@ impl EmbeddingInput {
     }
 }
 
+impl Thinking {
+    /// Reasoning and the vendor's signature of it.
+    pub fn new(text: impl Into<String>, signature: Option<String>) -> Self {
+        Self {
+            text: text.into(),
+            signature,
+        }
+    }
+}
+
+impl ToolCall {
+    /// A call of tool `name` with these arguments, as JSON text.
+    pub fn new(
+        id: impl Into<String>,
+        name: impl Into<String>,
+        arguments: impl Into<String>,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            name: name.into(),
+            arguments: arguments.into(),
+        }
+    }
+}
+
+impl ToolResult {
+    /// The answer to call `id`.
+    pub fn new(id: impl Into<String>, content: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            content: content.into(),
+        }
+    }
+}
+
 impl Part {
     /// The text of a text part.
     pub fn as_text(&self) -> Option<&str> {
@@ -431,11 +481,10 @@ impl Part {
 
     fn text_bytes(&self) -> usize {
         match self {
-            Self::Text(text) | Self::Thinking { text, .. } => text.len(),
-            Self::ToolCall {
-                name, arguments, ..
-            } => name.len() + arguments.len(),
-            Self::ToolResult { content, .. } => content.len(),
+            Self::Text(text) => text.len(),
+            Self::Thinking(thinking) => thinking.text.len(),
+            Self::ToolCall(call) => call.name.len() + call.arguments.len(),
+            Self::ToolResult(result) => result.content.len(),
             Self::Image(media) | Self::Document(media) | Self::Audio(media) => media.text_bytes(),
         }
     }
@@ -494,11 +543,29 @@ impl fmt::Debug for Part {
             Self::Image(_) => "Image",
             Self::Document(_) => "Document",
             Self::Audio(_) => "Audio",
-            Self::Thinking { .. } => "Thinking",
-            Self::ToolCall { .. } => "ToolCall",
-            Self::ToolResult { .. } => "ToolResult",
+            Self::Thinking(_) => "Thinking",
+            Self::ToolCall(_) => "ToolCall",
+            Self::ToolResult(_) => "ToolResult",
         };
         write!(f, "{name}({} bytes)", self.text_bytes())
+    }
+}
+
+impl fmt::Debug for Thinking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Thinking").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ToolCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToolCall").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ToolResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToolResult").finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The model's answer.
 
-use crate::{Part, RateLimit, Usage};
+use crate::{Ending, Part, RateLimit, Usage};
 use serde_json::value::RawValue;
 use std::{fmt, str::FromStr};
 
@@ -42,6 +42,8 @@ pub enum FinishReason {
     ToolCalls,
     /// A policy stopped it (F-062).
     ContentFilter,
+    /// It refused to answer; what it said instead is the content (F-063).
+    Refusal,
     /// A reason this version does not know, verbatim (F-056).
     Other(String),
 }
@@ -54,6 +56,7 @@ impl FinishReason {
             Self::Length => "length",
             Self::ToolCalls => "tool_calls",
             Self::ContentFilter => "content_filter",
+            Self::Refusal => "refusal",
             Self::Other(word) => word,
         }
     }
@@ -69,6 +72,7 @@ impl FromStr for FinishReason {
             "length" => Self::Length,
             "tool_calls" => Self::ToolCalls,
             "content_filter" => Self::ContentFilter,
+            "refusal" => Self::Refusal,
             other => Self::Other(other.to_owned()),
         })
     }
@@ -90,6 +94,15 @@ impl Response {
         let mut joined = texts.next().unwrap_or_default().to_owned();
         texts.for_each(|text| joined.push_str(text));
         joined
+    }
+
+    /// How a request ended that was answered so: refused where the model or a policy refused, else
+    /// succeeded.
+    pub fn into_ending(self) -> Ending {
+        match self.finish_reason {
+            Some(FinishReason::ContentFilter | FinishReason::Refusal) => Ending::Refused(self),
+            _ => Ending::Succeeded(self),
+        }
     }
 
     /// Whether the answer was cut off by a token limit (F-061).
@@ -119,10 +132,7 @@ mod tests {
     fn text_joins_text_parts_only() {
         let response = Response {
             content: vec![
-                Part::Thinking {
-                    text: "hm".into(),
-                    signature: None,
-                },
+                Part::Thinking(crate::Thinking::new("hm", None)),
                 Part::Text("a".into()),
                 Part::Text("b".into()),
             ],
@@ -136,6 +146,22 @@ mod tests {
     fn f_056_an_unknown_finish_reason_is_kept_verbatim() {
         let reason: FinishReason = "hibernated".parse().unwrap();
         assert_eq!(reason.as_str(), "hibernated");
+    }
+
+    #[test]
+    fn f_062_f_063_refusals_are_no_successes() {
+        for reason in [FinishReason::ContentFilter, FinishReason::Refusal] {
+            let response = Response {
+                finish_reason: Some(reason),
+                ..Response::from_text("no")
+            };
+            assert!(matches!(response.into_ending(), Ending::Refused(_)));
+        }
+        let cut = Response {
+            finish_reason: Some(FinishReason::Length),
+            ..Response::from_text("half")
+        };
+        assert!(cut.is_truncated() && cut.into_ending().is_success());
     }
 
     #[test]
