@@ -1,0 +1,477 @@
+//! The shell around [`Submission`]: does what the machine names, one task per chunk.
+
+use crate::{
+    options::RouterOptions,
+    store::{ChunkStore, Merge},
+    submission::{Close, Effect, Event, Submission},
+};
+use batchwright_core::{
+    BatchCounts, BatchHandle, BatchProvider, BatchSnapshot, BatchStatus, Error, ErrorKind,
+    JournalEntry, JournalEvent, Result, SubmissionTag, SubmitError, Timestamp,
+};
+use futures::{Stream, StreamExt};
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+/// A sealed chunk to be bought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChunkJob {
+    /// The job's short name, 1 to 10 of `a-z` and `0-9`; part of every tag.
+    pub job: String,
+    /// The chunk's number within the job.
+    pub chunk: u32,
+    /// The provider it is for.
+    pub provider: String,
+}
+
+impl ChunkJob {
+    /// Chunk number `chunk` of `job`, for `provider`.
+    pub fn new(job: impl Into<String>, chunk: u32, provider: impl Into<String>) -> Self {
+        Self {
+            job: job.into(),
+            chunk,
+            provider: provider.into(),
+        }
+    }
+}
+
+/// The caller's hand on a drive.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Control {
+    /// Stops sending and polling; batches go on at their providers, and a later drive goes on from there.
+    pub stop: CancellationToken,
+    /// Cancels every batch at its provider and collects what had been answered.
+    pub cancel: CancellationToken,
+}
+
+/// What a drive tells while it runs.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum RouterEvent {
+    /// A batch was found in this state.
+    Status {
+        /// The chunk it was bought for.
+        chunk: u32,
+        /// The batch.
+        handle: BatchHandle,
+        /// Its state.
+        status: BatchStatus,
+        /// Counts, where the provider gives any.
+        counts: Option<BatchCounts>,
+    },
+    /// A chunk waits because of an error that may pass.
+    Waiting {
+        /// Which chunk.
+        chunk: u32,
+        /// What went wrong.
+        error: Error,
+    },
+    /// Every row of a chunk has its outcome.
+    Merged {
+        /// Which chunk.
+        chunk: u32,
+        /// Its rows.
+        rows: u64,
+    },
+    /// A person must decide before anything more is sent for a chunk.
+    Held {
+        /// Which chunk.
+        chunk: u32,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How a drive ended.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct DriveEnd {
+    /// Chunks whose rows all have an outcome.
+    pub merged: u32,
+    /// Chunks that go on in a later drive.
+    pub unfinished: u32,
+    /// Chunks for which a person must decide, and why.
+    pub held: Vec<(u32, String)>,
+    /// Why sending stopped, where it did not stop by request.
+    pub stopped: Option<Error>,
+}
+
+enum ChunkEnd {
+    Merged,
+    Unfinished,
+    Held(String),
+    Stopped(Error),
+}
+
+/// What every chunk's task shares.
+pub(crate) struct Driver {
+    pub(crate) store: Arc<dyn ChunkStore>,
+    pub(crate) options: RouterOptions,
+    pub(crate) control: Control,
+    pub(crate) events: mpsc::Sender<RouterEvent>,
+    transfers: Semaphore,
+    started: Instant,
+    random: RandomState,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        store: Arc<dyn ChunkStore>,
+        options: RouterOptions,
+        control: Control,
+        events: mpsc::Sender<RouterEvent>,
+    ) -> Self {
+        let transfers = Semaphore::new(options.max_transfers.max(1));
+        Self {
+            store,
+            options,
+            control,
+            events,
+            transfers,
+            started: Instant::now(),
+            random: RandomState::new(),
+        }
+    }
+
+    /// Drives every chunk of the stream to its end. Dropping the future leaves every chunk where its
+    /// journal says.
+    pub(crate) async fn run(
+        self,
+        chunks: impl Stream<Item = Result<(ChunkJob, Arc<dyn BatchProvider>)>> + Send,
+    ) -> Result<DriveEnd> {
+        let driver = Arc::new(self);
+        let mut chunks = std::pin::pin!(chunks.fuse());
+        let mut open: JoinSet<Result<(u32, ChunkEnd)>> = JoinSet::new();
+        let mut end = DriveEnd::default();
+        let mut source = true;
+        loop {
+            let room = source && open.len() < driver.options.max_open_batches.max(1);
+            if !room && open.is_empty() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                Some(ended) = open.join_next(), if !open.is_empty() => {
+                    let (chunk, ended) = ended.map_err(|panic| {
+                        Error::new(ErrorKind::Unexpected, "a chunk's task panicked").with_source(panic)
+                    })??;
+                    match ended {
+                        ChunkEnd::Merged => end.merged += 1,
+                        ChunkEnd::Unfinished => end.unfinished += 1,
+                        ChunkEnd::Held(reason) => end.held.push((chunk, reason)),
+                        ChunkEnd::Stopped(error) => {
+                            end.unfinished += 1;
+                            if error.is_job_stop() {
+                                // Nobody can be served: every other chunk stays where it is too.
+                                driver.control.stop.cancel();
+                            }
+                            end.stopped.get_or_insert(error);
+                        }
+                    }
+                }
+                () = driver.control.stop.cancelled(), if source => source = false,
+                next = chunks.next(), if room => match next {
+                    Some(Ok((job, provider))) => {
+                        let driver = Arc::clone(&driver);
+                        open.spawn(async move {
+                            let chunk = job.chunk;
+                            driver.chunk(job, provider).await.map(|ended| (chunk, ended))
+                        });
+                    }
+                    Some(Err(error)) => {
+                        driver.control.stop.cancel();
+                        end.stopped.get_or_insert(error);
+                        source = false;
+                    }
+                    None => source = false,
+                },
+            }
+        }
+        Ok(end)
+    }
+
+    async fn chunk(&self, job: ChunkJob, provider: Arc<dyn BatchProvider>) -> Result<ChunkEnd> {
+        let chunk = job.chunk;
+        let entries = self.store.entries(chunk).await?;
+        let can_list = provider
+            .capability()
+            .batch
+            .as_ref()
+            .is_some_and(|limits| !limits.list_match.is_empty());
+        let mut machine = Submission::restore(
+            entries.into_iter().map(|entry| entry.event),
+            can_list,
+            self.options.clone(),
+        );
+        loop {
+            if self.control.cancel.is_cancelled() {
+                machine.on(Event::CancelRequested, self.now(), 0.0);
+            }
+            let effect = machine.next(self.now());
+            // A fact that is known is written down, whatever else stops; everything else can wait.
+            if self.control.stop.is_cancelled()
+                && !matches!(effect, Effect::Persist(_) | Effect::Done | Effect::Stop(_))
+            {
+                // A taken `Submit` that is not sent leaves an intent, which the next run reconciles.
+                return Ok(ChunkEnd::Unfinished);
+            }
+            let event = match effect {
+                Effect::Done => {
+                    return Ok(match machine.held() {
+                        Some(reason) => {
+                            self.tell(RouterEvent::Held {
+                                chunk,
+                                reason: reason.to_owned(),
+                            })
+                            .await;
+                            ChunkEnd::Held(reason.to_owned())
+                        }
+                        None => ChunkEnd::Merged,
+                    });
+                }
+                Effect::Stop(error) => return Ok(ChunkEnd::Stopped(error)),
+                Effect::Persist(fact) => {
+                    self.persist(chunk, fact.clone()).await?;
+                    if let JournalEvent::Merged { rows } = &fact {
+                        self.tell(RouterEvent::Merged { chunk, rows: *rows }).await;
+                    }
+                    Event::Persisted(fact)
+                }
+                Effect::WaitUntil(instant) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(self.started + instant) => {}
+                        () = self.control.stop.cancelled() => {}
+                        () = self.control.cancel.cancelled(), if !self.control.cancel.is_cancelled() => {}
+                    }
+                    Event::Woken
+                }
+                effect => match self
+                    .perform(&job, &machine, provider.as_ref(), &provider, effect)
+                    .await?
+                {
+                    Some(event) => event,
+                    None => return Ok(ChunkEnd::Unfinished),
+                },
+            };
+            self.observe(chunk, &event).await;
+            machine.on(event, self.now(), self.random());
+        }
+    }
+
+    /// Does one effect. `None` means that it was interrupted by a stop, which only those allow that cost
+    /// nothing.
+    async fn perform(
+        &self,
+        job: &ChunkJob,
+        machine: &Submission,
+        provider: &dyn BatchProvider,
+        shared: &Arc<dyn BatchProvider>,
+        effect: Effect,
+    ) -> Result<Option<Event>> {
+        let chunk = job.chunk;
+        let event = match effect {
+            Effect::Mint { attempt } => Event::Minted(SubmissionTag::new(
+                &job.job,
+                chunk,
+                attempt,
+                &self.random_word(),
+            )?),
+            Effect::FindUpload { tag } => {
+                let batch = self.store.sealed(chunk, tag.attempt()).await?;
+                Event::Found(provider.find_upload(&batch, &tag).await)
+            }
+            Effect::Upload { tag } => {
+                let batch = self.store.sealed(chunk, tag.attempt()).await?;
+                let upload = async {
+                    let _permit = self.transfers.acquire().await;
+                    provider.upload(&batch, &tag).await
+                };
+                tokio::select! {
+                    result = upload => Event::Uploaded(result),
+                    () = self.control.stop.cancelled() => return Ok(None),
+                }
+            }
+            Effect::Recent => Event::Recent(provider.recent().await),
+            Effect::Submit { tag, input } => {
+                let batch = match self.store.sealed(chunk, tag.attempt()).await {
+                    Ok(batch) => batch,
+                    Err(error) => {
+                        return Ok(Some(Event::Submitted(Err(SubmitError::NotSent(error)))));
+                    }
+                };
+                debug!(chunk, tag = %tag, "create the batch");
+                Event::Submitted(provider.submit(&batch, &input, &tag).await)
+            }
+            Effect::List { mark } => Event::Listed(provider.list_since(&mark).await),
+            Effect::Discard { input } => Event::Discarded(provider.discard(&input).await),
+            Effect::Poll { handle } => {
+                let result = provider.status(&handle).await;
+                if let Ok(snapshot) = &result {
+                    self.tell(RouterEvent::Status {
+                        chunk,
+                        handle,
+                        status: snapshot.status.clone(),
+                        counts: snapshot.counts,
+                    })
+                    .await;
+                }
+                Event::Polled(result)
+            }
+            Effect::Cancel { handle } => {
+                // A refusal to cancel is no news: the batch may have ended, which the next poll tells.
+                if let Err(error) = provider.cancel(&handle).await {
+                    debug!(chunk, error = %error, "cancel the batch");
+                }
+                Event::Cancelled
+            }
+            Effect::Collect { snapshot, again } => {
+                tokio::select! {
+                    result = self.collect(chunk, machine.attempt(), provider, &snapshot, again) => {
+                        match result {
+                            Err(error) if error.kind() == ErrorKind::Storage => return Err(error),
+                            result => Event::KeptAll(result),
+                        }
+                    }
+                    () = self.control.stop.cancelled() => return Ok(None),
+                }
+            }
+            Effect::Merge { handle, last } => {
+                let merge = Merge::Results {
+                    provider: Arc::clone(shared),
+                    handle,
+                    last,
+                };
+                let report = self.store.merge(chunk, machine.attempt(), merge).await?;
+                Event::Merged {
+                    rows: report.rows,
+                    missing: report.missing,
+                }
+            }
+            Effect::Close(close) => {
+                let merge = match close {
+                    Close::Refused(error, faults) => Merge::Refused { error, faults },
+                    Close::Cancelled => Merge::Cancelled,
+                };
+                let report = self.store.merge(chunk, machine.attempt(), merge).await?;
+                Event::Merged {
+                    rows: report.rows,
+                    missing: 0,
+                }
+            }
+            Effect::Persist(_) | Effect::WaitUntil(_) | Effect::Done | Effect::Stop(_) => {
+                return Err(Error::new(
+                    ErrorKind::Unexpected,
+                    "an effect reached the wrong place",
+                ));
+            }
+        };
+        Ok(Some(event))
+    }
+
+    /// Keeps every result file of an ended batch, whatever its state (F-076).
+    async fn collect(
+        &self,
+        chunk: u32,
+        attempt: u32,
+        provider: &dyn BatchProvider,
+        snapshot: &BatchSnapshot,
+        again: bool,
+    ) -> Result<()> {
+        if again {
+            self.store.discard(chunk, attempt).await?;
+        }
+        for file in &snapshot.files {
+            let _permit = self.transfers.acquire().await;
+            let mut offset = self.store.partial(chunk, attempt, &file.label).await?;
+            let body = match provider.download(file, offset).await {
+                Err(error) if offset > 0 && error.kind() == ErrorKind::Unsupported => {
+                    offset = 0;
+                    provider.download(file, 0).await?
+                }
+                body => body?,
+            };
+            let kept = self
+                .store
+                .keep(chunk, attempt, &file.label, offset, body)
+                .await?;
+            let fact = JournalEvent::Downloaded {
+                handle: snapshot.handle.clone(),
+                label: file.label.clone(),
+                file: kept.file,
+                sha256: kept.sha256,
+                bytes: kept.bytes,
+            };
+            self.persist(chunk, fact).await?;
+        }
+        Ok(())
+    }
+
+    async fn persist(&self, chunk: u32, fact: JournalEvent) -> Result<()> {
+        let at = Timestamp::from(SystemTime::now());
+        self.store
+            .append(vec![JournalEntry::new(chunk, at, fact)])
+            .await
+    }
+
+    /// Tells of errors that are waited out.
+    async fn observe(&self, chunk: u32, event: &Event) {
+        let error = match event {
+            Event::Found(Err(error))
+            | Event::Uploaded(Err(error))
+            | Event::Recent(Err(error))
+            | Event::Listed(Err(error))
+            | Event::Discarded(Err(error))
+            | Event::Polled(Err(error))
+            | Event::KeptAll(Err(error)) => error,
+            Event::Submitted(Err(error)) => error.error(),
+            _ => return,
+        };
+        warn!(chunk, error = %error, "the chunk waits");
+        self.tell(RouterEvent::Waiting {
+            chunk,
+            error: error.clone(),
+        })
+        .await;
+    }
+
+    /// Nobody has to listen.
+    async fn tell(&self, event: RouterEvent) {
+        let _ = self.events.send(event).await;
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn random_bits(&self) -> u64 {
+        self.random
+            .hash_one((SystemTime::now(), RandomState::new().hash_one(0u8)))
+    }
+
+    fn random(&self) -> f64 {
+        (self.random_bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn random_word(&self) -> String {
+        let mut bits = self.random_bits();
+        (0..10)
+            .map(|_| {
+                let digit = char::from_digit((bits % 36) as u32, 36).expect("below the base");
+                bits /= 36;
+                digit
+            })
+            .collect()
+    }
+}

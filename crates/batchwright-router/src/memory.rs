@@ -1,0 +1,221 @@
+//! A store without a folder: the same protocol, as long as the process lives.
+
+use crate::{
+    join::{Join, Joined, Origin},
+    store::{ChunkStore, KeptFile, Merge, MergeReport},
+};
+use async_trait::async_trait;
+use batchwright_core::{
+    BatchProvider, ByteStream, Ending, Error, ErrorKind, JournalEntry, Outcome, PriceTable,
+    Request, Result, SealedBatch, SealedBody, SubmissionLog, WireId, WirePrefix,
+};
+use bytes::{Bytes, BytesMut};
+use futures::TryStreamExt;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::mpsc;
+
+/// The requests of one batch.
+pub(crate) struct MemoryChunk {
+    pub(crate) provider: Arc<dyn BatchProvider>,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) endpoint: String,
+}
+
+pub(crate) struct MemoryStore {
+    job: String,
+    chunks: BTreeMap<u32, MemoryChunk>,
+    prices: Arc<PriceTable>,
+    outcomes: mpsc::Sender<Outcome>,
+    journal: Mutex<Vec<JournalEntry>>,
+    files: Mutex<BTreeMap<(u32, u32, String), Bytes>>,
+}
+
+impl MemoryStore {
+    pub(crate) fn new(
+        job: String,
+        chunks: BTreeMap<u32, MemoryChunk>,
+        prices: Arc<PriceTable>,
+        outcomes: mpsc::Sender<Outcome>,
+    ) -> Self {
+        Self {
+            job,
+            chunks,
+            prices,
+            outcomes,
+            journal: Mutex::default(),
+            files: Mutex::default(),
+        }
+    }
+
+    fn chunk(&self, chunk: u32) -> Result<&MemoryChunk> {
+        self.chunks
+            .get(&chunk)
+            .ok_or_else(|| Error::new(ErrorKind::Unexpected, "no such chunk"))
+    }
+
+    async fn give(&self, request: &Request, mut outcome: Outcome) {
+        outcome.custom_id.clone_from(&request.custom_id);
+        // Whoever dropped the receiving end wants nothing more.
+        let _ = self.outcomes.send(outcome).await;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[async_trait]
+impl SubmissionLog for MemoryStore {
+    async fn append(&self, entries: Vec<JournalEntry>) -> Result<()> {
+        lock(&self.journal).extend(entries);
+        Ok(())
+    }
+
+    async fn entries(&self, chunk: u32) -> Result<Vec<JournalEntry>> {
+        Ok(lock(&self.journal)
+            .iter()
+            .filter(|entry| entry.chunk == chunk)
+            .cloned()
+            .collect())
+    }
+}
+
+#[async_trait]
+impl ChunkStore for MemoryStore {
+    async fn sealed(&self, chunk: u32, attempt: u32) -> Result<SealedBatch> {
+        let prefix = WirePrefix::of(&self.job, chunk, attempt);
+        let chunk = self.chunk(chunk)?;
+        let mut lines = Vec::new();
+        for (row, request) in (0u64..).zip(&chunk.requests) {
+            chunk
+                .provider
+                .encode(request, &WireId::new(prefix, row).to_string(), &mut lines)?;
+            lines.push(b'\n');
+        }
+        let model = chunk
+            .requests
+            .first()
+            .map(|request| request.model.clone())
+            .unwrap_or_default();
+        let (bytes, requests) = (lines.len() as u64, chunk.requests.len() as u64);
+        Ok(SealedBatch::new(
+            SealedBody::Memory(lines.into()),
+            bytes,
+            requests,
+            &chunk.endpoint,
+            model,
+        ))
+    }
+
+    async fn partial(&self, _chunk: u32, _attempt: u32, _label: &str) -> Result<u64> {
+        Ok(0)
+    }
+
+    async fn keep(
+        &self,
+        chunk: u32,
+        attempt: u32,
+        label: &str,
+        _offset: u64,
+        body: ByteStream,
+    ) -> Result<KeptFile> {
+        let bytes = body
+            .try_fold(BytesMut::new(), |mut whole, piece| async move {
+                whole.extend_from_slice(&piece);
+                Ok(whole)
+            })
+            .await?
+            .freeze();
+        let size = bytes.len() as u64;
+        lock(&self.files).insert((chunk, attempt, label.to_owned()), bytes);
+        Ok(KeptFile::new(label, "", size))
+    }
+
+    async fn discard(&self, chunk: u32, attempt: u32) -> Result<()> {
+        lock(&self.files).retain(|(c, a, _), _| (*c, *a) != (chunk, attempt));
+        Ok(())
+    }
+
+    async fn merge(&self, number: u32, attempt: u32, merge: Merge) -> Result<MergeReport> {
+        let chunk = self.chunk(number)?;
+        let all = chunk.requests.len() as u64;
+        let (provider, handle, last) = match merge {
+            Merge::Results {
+                provider,
+                handle,
+                last,
+            } => (provider, handle, last),
+            Merge::Refused { error, faults } => {
+                for (line, request) in (1u64..).zip(&chunk.requests) {
+                    let error = crate::join::refused_row(&error, &faults, line);
+                    self.give(request, Outcome::new("", Ending::Failed(error)))
+                        .await;
+                }
+                return Ok(MergeReport::new(all, 0));
+            }
+            Merge::Cancelled => {
+                for request in &chunk.requests {
+                    self.give(request, Outcome::new("", Ending::Cancelled))
+                        .await;
+                }
+                return Ok(MergeReport::new(all, 0));
+            }
+        };
+        let files: Vec<Bytes> = lock(&self.files)
+            .iter()
+            .filter(|((c, a, _), _)| (*c, *a) == (number, attempt))
+            .map(|(_, bytes)| bytes.clone())
+            .collect();
+        let rows: Vec<u64> = (0..all).collect();
+        let origin = Origin::new(&handle, attempt, Arc::clone(&self.prices));
+        let mut outcomes = Vec::new();
+        let missing = {
+            let mut join = Join::new(
+                provider.as_ref(),
+                WirePrefix::of(&self.job, number, attempt),
+                &rows,
+                &origin,
+            );
+            for pass in 0..2 {
+                if pass == 1 {
+                    join.second_pass();
+                }
+                for line in files
+                    .iter()
+                    .flat_map(|file| file.split(|byte| *byte == b'\n'))
+                {
+                    if let Joined::Row(row, outcome) = join.line(line) {
+                        outcomes.push((row, outcome));
+                    }
+                }
+            }
+            join.missing().collect::<Vec<u64>>()
+        };
+        if !missing.is_empty() && !last {
+            return Ok(MergeReport::new(
+                outcomes.len() as u64,
+                missing.len() as u64,
+            ));
+        }
+        for (row, outcome) in outcomes {
+            if let Some(request) = usize::try_from(row)
+                .ok()
+                .and_then(|row| chunk.requests.get(row))
+            {
+                self.give(request, *outcome).await;
+            }
+        }
+        for row in &missing {
+            if let Some(request) = usize::try_from(*row)
+                .ok()
+                .and_then(|row| chunk.requests.get(row))
+            {
+                self.give(request, origin.outcome(Ending::Missing)).await;
+            }
+        }
+        Ok(MergeReport::new(all, 0))
+    }
+}

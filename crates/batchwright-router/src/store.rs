@@ -1,0 +1,127 @@
+//! Where the router's chunks, raw results and outcomes are kept.
+
+use async_trait::async_trait;
+use batchwright_core::{
+    BatchHandle, BatchProvider, ByteStream, Error, InputFault, Result, SealedBatch, SubmissionLog,
+};
+use std::{fmt, sync::Arc};
+
+/// Keeps what the router works on: sealed chunks, raw results and, through [`SubmissionLog`], facts. A
+/// ledger keeps them durably; in memory they live as long as the process.
+#[async_trait]
+pub trait ChunkStore: SubmissionLog {
+    /// The chunk's lines under the wire ids of attempt number `attempt`.
+    ///
+    /// # Errors
+    /// `Storage` where they cannot be had unchanged; nothing is then sent.
+    async fn sealed(&self, chunk: u32, attempt: u32) -> Result<SealedBatch>;
+
+    /// How many bytes of a result file are kept from an interrupted download.
+    ///
+    /// # Errors
+    /// `Storage`.
+    async fn partial(&self, chunk: u32, attempt: u32, label: &str) -> Result<u64>;
+
+    /// Keeps a result file's bytes from `offset` on, and returns when it is whole and durable.
+    ///
+    /// # Errors
+    /// Those of `body`, what came before them being kept for a later resume; `Storage`.
+    async fn keep(
+        &self,
+        chunk: u32,
+        attempt: u32,
+        label: &str,
+        offset: u64,
+        body: ByteStream,
+    ) -> Result<KeptFile>;
+
+    /// Forgets the chunk's result files, so that they are downloaded again.
+    ///
+    /// # Errors
+    /// `Storage`.
+    async fn discard(&self, chunk: u32, attempt: u32) -> Result<()>;
+
+    /// Gives rows of the chunk their outcomes, durably. Doing so again is harmless.
+    ///
+    /// # Errors
+    /// `Storage`.
+    async fn merge(&self, chunk: u32, attempt: u32, merge: Merge) -> Result<MergeReport>;
+}
+
+/// A result file, whole and untouched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeptFile {
+    /// Its local name.
+    pub file: String,
+    /// Lower-case hex.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+impl KeptFile {
+    /// A file of this name, hash and size.
+    pub fn new(file: impl Into<String>, sha256: impl Into<String>, bytes: u64) -> Self {
+        Self {
+            file: file.into(),
+            sha256: sha256.into(),
+            bytes,
+        }
+    }
+}
+
+/// Where the outcomes of a chunk come from.
+#[derive(Clone)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a store must know every way a chunk can end"
+)]
+pub enum Merge {
+    /// From the result files that were kept.
+    Results {
+        /// Reads the lines.
+        provider: Arc<dyn BatchProvider>,
+        /// The batch.
+        handle: BatchHandle,
+        /// Whether rows without a line are missing for good. Where not, they are only counted, and the
+        /// files are downloaded once more.
+        last: bool,
+    },
+    /// The provider refused the input: every row fails, and nothing was billed.
+    Refused {
+        /// Why, for the rows no fault names.
+        error: Error,
+        /// The faults the provider named, by line.
+        faults: Vec<InputFault>,
+    },
+    /// Every row is cancelled; nothing was billed.
+    Cancelled,
+}
+
+impl fmt::Debug for Merge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Results { handle, last, .. } => write!(f, "Results({}, last: {last})", handle.id),
+            Self::Refused { error, .. } => write!(f, "Refused({error})"),
+            Self::Cancelled => f.write_str("Cancelled"),
+        }
+    }
+}
+
+/// What a merge came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MergeReport {
+    /// Rows of the chunk that have an outcome now.
+    pub rows: u64,
+    /// Rows of which no file holds a line.
+    pub missing: u64,
+}
+
+impl MergeReport {
+    /// These counts.
+    pub fn new(rows: u64, missing: u64) -> Self {
+        Self { rows, missing }
+    }
+}

@@ -1,0 +1,770 @@
+//! The life of one chunk, from sealed to merged, as a plain state machine.
+//!
+//! [`Submission::next`] names the one thing to do; the shell does it and reports back through
+//! [`Submission::on`]. Facts are made durable before the machine builds on them: every change of phase
+//! happens by folding a [`JournalEvent`] that was persisted, and a restart folds the chunk's journal
+//! through the same function, so recovery is no code path of its own.
+
+use crate::options::RouterOptions;
+use batchwright_core::{
+    BatchHandle, BatchSnapshot, BatchStatus, BatchSummary, Error, ErrorKind, InputFault, InputRef,
+    JournalEvent, ListMark, Result, RetryClass, SubmissionTag, SubmitError,
+};
+use std::time::Duration;
+
+/// Attempts after which a chunk whose input keeps vanishing is given up.
+const MAX_REUPLOADS: u32 = 3;
+
+/// What the shell is to do next for this chunk. Exactly one thing is under way at a time.
+#[derive(Clone, Debug)]
+pub(crate) enum Effect {
+    /// Make the fact durable, then report [`Event::Persisted`].
+    Persist(JournalEvent),
+    /// Mint a tag for this attempt, then report [`Event::Minted`].
+    Mint { attempt: u32 },
+    /// Look whether a lost upload of this tag is there.
+    FindUpload { tag: SubmissionTag },
+    /// Upload the attempt's lines.
+    Upload { tag: SubmissionTag },
+    /// Read the first page of the provider's list.
+    Recent,
+    /// Send the create. Handed out once for each durable intent.
+    Submit { tag: SubmissionTag, input: InputRef },
+    /// Read the provider's list back to the mark.
+    List { mark: ListMark },
+    /// Delete the input of an attempt that had no effect.
+    Discard { input: InputRef },
+    /// Ask for the batch's state.
+    Poll { handle: BatchHandle },
+    /// Ask for the batch to be cancelled.
+    Cancel { handle: BatchHandle },
+    /// Keep every result file, each with a durable fact, then report [`Event::KeptAll`].
+    Collect {
+        snapshot: BatchSnapshot,
+        again: bool,
+    },
+    /// Give every row of the chunk its outcome from the files kept, then report [`Event::Merged`].
+    Merge { handle: BatchHandle, last: bool },
+    /// Give every row of the chunk this ending, then report [`Event::Merged`].
+    Close(Close),
+    /// Do nothing until the instant.
+    WaitUntil(Duration),
+    /// Nothing is left to do for this chunk.
+    Done,
+    /// Stop here; the chunk's state stays as it is and a later run goes on from it.
+    Stop(Error),
+}
+
+/// Why a chunk ends without results.
+#[derive(Clone, Debug)]
+pub(crate) enum Close {
+    /// The provider refused it and nothing ran.
+    Refused(Error, Vec<InputFault>),
+    /// It was cancelled before anything was bought.
+    Cancelled,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Persisted(JournalEvent),
+    Minted(SubmissionTag),
+    Found(Result<Option<InputRef>>),
+    Uploaded(Result<InputRef>),
+    Recent(Result<Vec<BatchSummary>>),
+    Submitted(Result<BatchHandle, SubmitError>),
+    Listed(Result<Vec<BatchSummary>>),
+    Discarded(Result<()>),
+    Polled(Result<BatchSnapshot>),
+    /// The provider was asked to cancel; what became of it the next poll tells.
+    Cancelled,
+
+    /// Every result file is kept, or one could not be.
+    KeptAll(Result<()>),
+    /// Rows that have an outcome now, and rows of which no file holds a line.
+    Merged {
+        rows: u64,
+        missing: u64,
+    },
+    /// A waiting time passed.
+    Woken,
+    /// The caller wants the chunk cancelled.
+    CancelRequested,
+}
+
+/// The durable state: a fold over the chunk's journal.
+#[derive(Clone, Debug, PartialEq)]
+enum Phase {
+    /// Nothing was sent for attempt number `attempt`.
+    Sealed {
+        attempt: u32,
+    },
+    Uploading {
+        tag: SubmissionTag,
+    },
+    Uploaded {
+        tag: SubmissionTag,
+        input: InputRef,
+    },
+    /// The intent to create is durable; whether it was sent is known to this process only.
+    Creating {
+        tag: SubmissionTag,
+        input: InputRef,
+        mark: ListMark,
+    },
+    Absent {
+        tag: SubmissionTag,
+        input: InputRef,
+    },
+    Running {
+        tag: SubmissionTag,
+        input: InputRef,
+        handle: BatchHandle,
+        status: Option<BatchStatus>,
+        cancel_sent: bool,
+    },
+    Refused {
+        message: String,
+    },
+    Held {
+        reason: String,
+    },
+    Merged,
+}
+
+/// What only this process knows about the phase it is in.
+#[derive(Clone, Debug)]
+enum Live {
+    /// The phase was just entered, or the process just started: nothing of this phase was done here.
+    Idle,
+    /// The intent was made durable by this process and its effect was not sent yet.
+    Armed,
+    /// A fact to be made durable next.
+    Pending(JournalEvent),
+    /// The ended batch as the last poll found it.
+    Ended(BatchSnapshot),
+    /// Files are whole; `again` tells that this was the second download.
+    Collected { snapshot: BatchSnapshot },
+    /// Ended without results.
+    Closing(Close),
+}
+
+/// One chunk on its way.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    phase: Phase,
+    live: Live,
+    /// Not before this instant anything else is done.
+    wait: Option<Duration>,
+    /// Consecutive failures of the current step, for its backoff.
+    failures: u32,
+    /// Polls so far, for their growing interval.
+    polls: u32,
+    /// Clean readings of the list, and when the first one was.
+    clean: u32,
+    clean_since: Option<Duration>,
+    /// Since when results are announced and not there.
+    awaiting_since: Option<Duration>,
+    /// Whether the result files were downloaded a second time because rows were missing.
+    again: bool,
+    cancel: bool,
+    /// Nothing more can be done for this chunk in this run.
+    stop: Option<Error>,
+    /// Every tag the journal knows of this chunk.
+    tags: Vec<SubmissionTag>,
+    queue_waits: u32,
+    can_list: bool,
+    options: RouterOptions,
+}
+
+impl Submission {
+    /// The chunk as its journal tells. `can_list` is whether the provider's list can identify a batch of
+    /// ours.
+    pub(crate) fn restore(
+        entries: impl IntoIterator<Item = JournalEvent>,
+        can_list: bool,
+        options: RouterOptions,
+    ) -> Self {
+        let mut submission = Self {
+            phase: Phase::Sealed { attempt: 1 },
+            live: Live::Idle,
+            wait: None,
+            failures: 0,
+            polls: 0,
+            clean: 0,
+            clean_since: None,
+            awaiting_since: None,
+            again: false,
+            cancel: false,
+            stop: None,
+            tags: Vec::new(),
+            queue_waits: 0,
+            can_list,
+            options,
+        };
+        for event in entries {
+            submission.fold(&event);
+        }
+        submission.live = Live::Idle;
+        submission
+    }
+
+    /// The attempt whose wire ids a batch of this chunk carries.
+    pub(crate) fn attempt(&self) -> u32 {
+        match &self.phase {
+            Phase::Sealed { attempt } => *attempt,
+            Phase::Uploading { tag }
+            | Phase::Uploaded { tag, .. }
+            | Phase::Creating { tag, .. }
+            | Phase::Absent { tag, .. }
+            | Phase::Running { tag, .. } => tag.attempt(),
+            Phase::Refused { .. } | Phase::Held { .. } | Phase::Merged => {
+                self.tags.last().map_or(1, SubmissionTag::attempt)
+            }
+        }
+    }
+
+    /// Why a person must decide, where one must.
+    pub(crate) fn held(&self) -> Option<&str> {
+        match &self.phase {
+            Phase::Held { reason } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// What to do now. Taking `Effect::Submit` disarms it: it is never handed out twice for one intent.
+    pub(crate) fn next(&mut self, now: Duration) -> Effect {
+        if let Live::Pending(fact) = &self.live {
+            return Effect::Persist(fact.clone());
+        }
+        if let Some(error) = &self.stop {
+            return Effect::Stop(error.clone());
+        }
+        if let Live::Closing(close) = &self.live {
+            return Effect::Close(close.clone());
+        }
+        if let Some(until) = self.wait {
+            if now < until {
+                return Effect::WaitUntil(until);
+            }
+            self.wait = None;
+        }
+        match &self.phase {
+            Phase::Sealed { .. } | Phase::Uploading { .. } | Phase::Uploaded { .. }
+                if self.cancel =>
+            {
+                Effect::Close(Close::Cancelled)
+            }
+            Phase::Sealed { attempt } => Effect::Mint { attempt: *attempt },
+            Phase::Uploading { tag } if matches!(self.live, Live::Armed) => {
+                Effect::Upload { tag: tag.clone() }
+            }
+            Phase::Uploading { tag } => Effect::FindUpload { tag: tag.clone() },
+            Phase::Uploaded { .. } => Effect::Recent,
+            Phase::Creating { tag, input, mark } => {
+                if matches!(self.live, Live::Armed) {
+                    let effect = Effect::Submit {
+                        tag: tag.clone(),
+                        input: input.clone(),
+                    };
+                    self.live = Live::Idle;
+                    return effect;
+                }
+                if self.can_list {
+                    return Effect::List { mark: mark.clone() };
+                }
+                let reason =
+                    "the provider's list cannot tell whether the batch was created".to_owned();
+                Effect::Persist(JournalEvent::Held {
+                    tag: tag.clone(),
+                    reason,
+                })
+            }
+            Phase::Absent { input, .. } => Effect::Discard {
+                input: input.clone(),
+            },
+            Phase::Running {
+                handle,
+                cancel_sent,
+                ..
+            } => match &self.live {
+                Live::Ended(snapshot) => Effect::Collect {
+                    snapshot: snapshot.clone(),
+                    again: self.again,
+                },
+                Live::Collected { .. } => Effect::Merge {
+                    handle: handle.clone(),
+                    last: self.again,
+                },
+                Live::Armed => {
+                    let effect = Effect::Cancel {
+                        handle: handle.clone(),
+                    };
+                    self.live = Live::Idle;
+                    effect
+                }
+                _ if self.cancel && !cancel_sent => Effect::Persist(JournalEvent::CancelIntent {
+                    handle: handle.clone(),
+                }),
+                _ => Effect::Poll {
+                    handle: handle.clone(),
+                },
+            },
+            Phase::Refused { message } => {
+                let error = Error::new(ErrorKind::InvalidRequest, message.clone());
+                Effect::Close(Close::Refused(error, Vec::new()))
+            }
+            Phase::Held { .. } | Phase::Merged => Effect::Done,
+        }
+    }
+
+    /// Takes in what happened.
+    pub(crate) fn on(&mut self, event: Event, now: Duration, random: f64) {
+        match event {
+            Event::Persisted(fact) => {
+                self.live = Live::Idle;
+                self.fold(&fact);
+                if matches!(
+                    fact,
+                    JournalEvent::UploadIntent { .. }
+                        | JournalEvent::CreateIntent { .. }
+                        | JournalEvent::CancelIntent { .. }
+                ) {
+                    self.live = Live::Armed;
+                }
+            }
+            Event::Woken => self.wait = None,
+            Event::CancelRequested => self.cancel = true,
+            Event::Minted(tag) => self.live = Live::Pending(JournalEvent::UploadIntent { tag }),
+            Event::Found(Ok(Some(input))) => self.uploaded(input),
+            Event::Found(Ok(None)) => {
+                self.failures = 0;
+                self.live = Live::Armed;
+            }
+            Event::Found(Err(error)) => self.again_later(error, now, random),
+            Event::Uploaded(Ok(input)) => self.uploaded(input),
+            Event::Uploaded(Err(error)) => self.on_upload_failed(error, now, random),
+            Event::Recent(Ok(recent)) => self.on_recent(&recent),
+            Event::Recent(Err(error)) if error.kind() == ErrorKind::Unsupported => {
+                self.on_recent(&[])
+            }
+            Event::Recent(Err(error)) => self.again_later(error, now, random),
+            Event::Submitted(result) => self.on_submitted(result, now, random),
+            Event::Listed(Ok(found)) => self.on_listed(&found, now, random),
+            Event::Listed(Err(error)) if error.kind() == ErrorKind::Unsupported => {
+                self.hold(format!(
+                    "the provider's list cannot be read: {}",
+                    error.message()
+                ));
+            }
+            Event::Listed(Err(error)) => self.again_later(error, now, random),
+            Event::Discarded(Ok(())) => {
+                if let Phase::Absent { tag, .. } = &self.phase {
+                    self.live = Live::Pending(JournalEvent::Fenced { tag: tag.clone() });
+                }
+            }
+            Event::Discarded(Err(error)) => self.again_later(error, now, random),
+            Event::Polled(Ok(snapshot)) => self.on_polled(snapshot, now),
+            // One bad poll never ends a batch (F-089).
+            Event::Polled(Err(error)) => self.again_later(error, now, random),
+            // A cancel is a request: what became of it, the next poll tells (F-025, F-079).
+            Event::Cancelled => self.wait = None,
+
+            Event::KeptAll(Ok(())) => {
+                self.failures = 0;
+                if let Live::Ended(snapshot) = &self.live {
+                    self.live = Live::Collected {
+                        snapshot: snapshot.clone(),
+                    };
+                }
+            }
+            Event::KeptAll(Err(error)) => {
+                // The state is read again first: file ids may have changed, or the files may be gone.
+                self.live = Live::Idle;
+                self.again_later(error, now, random);
+            }
+            Event::Merged { rows, missing } => match &self.live {
+                // Lines that are missing may be a cut download (F-037, F-097): once more, then it is so.
+                Live::Collected { snapshot } if missing > 0 && !self.again => {
+                    self.again = true;
+                    self.live = Live::Ended(snapshot.clone());
+                }
+                _ => self.live = Live::Pending(JournalEvent::Merged { rows }),
+            },
+        }
+    }
+
+    fn uploaded(&mut self, input: InputRef) {
+        self.failures = 0;
+        if let Phase::Uploading { tag } = &self.phase {
+            self.live = Live::Pending(JournalEvent::Uploaded {
+                tag: tag.clone(),
+                input,
+            });
+        }
+    }
+
+    /// An upload costs nothing, so it is sent again after a look whether it arrived.
+    fn on_upload_failed(&mut self, error: Error, now: Duration, random: f64) {
+        match (&self.phase, error.class()) {
+            (Phase::Uploading { tag }, RetryClass::RowFatal) => {
+                let message = error.message().to_owned();
+                self.live = Live::Pending(JournalEvent::CreateRefused {
+                    tag: tag.clone(),
+                    message,
+                    retryable: false,
+                });
+            }
+            _ => {
+                self.live = Live::Idle;
+                self.again_later(error, now, random);
+            }
+        }
+    }
+
+    /// The page read just before a create. A batch of this chunk may already be there.
+    fn on_recent(&mut self, recent: &[BatchSummary]) {
+        self.failures = 0;
+        let Phase::Uploaded { tag, input } = &self.phase else {
+            return;
+        };
+        let ours = |summary: &&BatchSummary| {
+            summary
+                .tag
+                .as_ref()
+                .is_some_and(|t| t.job() == tag.job() && t.chunk() == tag.chunk())
+        };
+        // A fenced attempt that committed late fails for want of its input; that bought nothing.
+        let bought = recent
+            .iter()
+            .filter(ours)
+            .find(|summary| summary.status != BatchStatus::Failed);
+        if let Some(summary) = bought {
+            let theirs = summary.tag.as_ref().expect("only tagged batches are ours");
+            self.live = Live::Pending(if self.tags.contains(theirs) {
+                JournalEvent::Adopted {
+                    tag: theirs.clone(),
+                    handle: summary.handle.clone(),
+                }
+            } else {
+                let reason = format!(
+                    "batch {} was bought for this chunk by another process or a copy of this job folder",
+                    summary.handle.id
+                );
+                JournalEvent::Held {
+                    tag: tag.clone(),
+                    reason,
+                }
+            });
+            return;
+        }
+        let seen = recent
+            .iter()
+            .map(|summary| summary.handle.id.clone())
+            .collect();
+        let mark = ListMark::new(seen, None);
+        self.live = Live::Pending(JournalEvent::CreateIntent {
+            tag: tag.clone(),
+            input: input.clone(),
+            mark,
+        });
+    }
+
+    fn on_submitted(
+        &mut self,
+        result: Result<BatchHandle, SubmitError>,
+        now: Duration,
+        random: f64,
+    ) {
+        let Phase::Creating { tag, .. } = &self.phase else {
+            return;
+        };
+        let tag = tag.clone();
+        self.live = Live::Pending(match result {
+            Ok(handle) => JournalEvent::Created { tag, handle },
+            Err(SubmitError::Unknown(error)) => JournalEvent::CreateUnknown {
+                tag,
+                message: error.message().to_owned(),
+            },
+            Err(SubmitError::NotSent(error) | SubmitError::Refused(error)) => {
+                let retryable = error.class() != RetryClass::RowFatal;
+                let message = error.message().to_owned();
+                if retryable {
+                    // Where the account is at fault the refusal is recorded first and the run stops then, so
+                    // that a rerun has nothing to reconcile.
+                    self.again_later(error, now, random);
+                }
+                JournalEvent::CreateRefused {
+                    tag,
+                    message,
+                    retryable,
+                }
+            }
+        });
+    }
+
+    fn on_listed(&mut self, found: &[BatchSummary], now: Duration, random: f64) {
+        self.failures = 0;
+        let Phase::Creating { tag, input, .. } = &self.phase else {
+            return;
+        };
+        let ours: Vec<&BatchSummary> = found
+            .iter()
+            .filter(|summary| {
+                summary.tag.as_ref() == Some(tag)
+                    || (!input.0.is_empty() && summary.handle.input == *input)
+            })
+            .collect();
+        match ours.as_slice() {
+            [only] => {
+                self.live = Live::Pending(JournalEvent::Adopted {
+                    tag: tag.clone(),
+                    handle: only.handle.clone(),
+                });
+            }
+            [] => {
+                self.clean += 1;
+                let since = *self.clean_since.get_or_insert(now);
+                let settled = now.saturating_sub(since) >= self.options.settle;
+                let fact = if self.clean >= self.options.settle_listings && settled {
+                    JournalEvent::Absent { tag: tag.clone() }
+                } else {
+                    // The listings are spread over the window (F-114).
+                    let step = self.options.settle / self.options.settle_listings.max(1);
+                    self.wait = Some(now + step.mul_f64(1.0 + 0.1 * random));
+                    JournalEvent::ListedClean { tag: tag.clone() }
+                };
+                self.live = Live::Pending(fact);
+            }
+            several => {
+                let ids: Vec<&str> = several
+                    .iter()
+                    .map(|summary| summary.handle.id.as_str())
+                    .collect();
+                self.hold(format!(
+                    "several batches match this chunk: {}",
+                    ids.join(", ")
+                ));
+            }
+        }
+    }
+
+    fn on_polled(&mut self, snapshot: BatchSnapshot, now: Duration) {
+        self.failures = 0;
+        let Phase::Running {
+            handle,
+            status,
+            tag,
+            ..
+        } = &self.phase
+        else {
+            return;
+        };
+        let changed = status.as_ref() != Some(&snapshot.status);
+        if changed {
+            self.polls = 0;
+        }
+        let interval = self.options.poll_interval(self.polls);
+        self.polls = self.polls.saturating_add(1);
+        if snapshot.queue_full {
+            // Nothing ran: the same input is submitted again when there may be room (F-010).
+            let message = "the provider's queue of batch tokens is full".to_owned();
+            let growth = 1u32 << self.queue_waits.min(6);
+            self.queue_waits += 1;
+            self.wait = Some(
+                now + self
+                    .options
+                    .queue_wait
+                    .saturating_mul(growth)
+                    .min(Duration::from_secs(3600)),
+            );
+            self.live = Live::Pending(JournalEvent::CreateRefused {
+                tag: tag.clone(),
+                message,
+                retryable: true,
+            });
+            return;
+        }
+        if changed {
+            // A terminal state is read once more, after it is recorded.
+            self.wait = (!snapshot.status.is_terminal()).then_some(now + interval);
+            self.live = Live::Pending(JournalEvent::Status {
+                handle: handle.clone(),
+                status: snapshot.status,
+            });
+            return;
+        }
+        match snapshot.status {
+            BatchStatus::Failed if snapshot.files.is_empty() => {
+                // The input vanished before it was read: nothing ran, and the chunk is still here
+                // (F-086, F-132).
+                let input_gone = snapshot
+                    .faults
+                    .iter()
+                    .any(|fault| fault.param.as_deref() == Some("file_id"));
+                self.live = if input_gone && tag.attempt() < MAX_REUPLOADS {
+                    Live::Pending(JournalEvent::Fenced { tag: tag.clone() })
+                } else {
+                    Live::Closing(Close::Refused(refusal(&snapshot), snapshot.faults))
+                };
+            }
+            ref status if status.is_terminal() => {
+                let since = *self.awaiting_since.get_or_insert(now);
+                if snapshot.awaits_files() && now.saturating_sub(since) < self.options.files_grace {
+                    self.wait = Some(now + interval);
+                } else {
+                    self.live = Live::Ended(snapshot);
+                }
+            }
+            _ => {
+                self.awaiting_since = None;
+                self.wait = Some(now + interval);
+            }
+        }
+    }
+
+    fn hold(&mut self, reason: String) {
+        if let Phase::Creating { tag, .. } = &self.phase {
+            self.live = Live::Pending(JournalEvent::Held {
+                tag: tag.clone(),
+                reason,
+            });
+        }
+    }
+
+    /// The step failed and may be done again: after a while, or not in this run.
+    fn again_later(&mut self, error: Error, now: Duration, random: f64) {
+        let patient = matches!(
+            error.class(),
+            RetryClass::NotSent | RetryClass::Rejected | RetryClass::Ambiguous
+        );
+        if !patient || error.should_retry() == Some(false) {
+            self.stop = Some(error);
+            return;
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.wait = Some(
+            now + self
+                .options
+                .retry
+                .delay(self.failures, error.retry_after(), random),
+        );
+    }
+
+    /// Changes the phase by a durable fact.
+    fn fold(&mut self, fact: &JournalEvent) {
+        if let JournalEvent::UploadIntent { tag } = fact {
+            self.tags.push(tag.clone());
+        }
+        let input_of = |phase: &Phase| match phase {
+            Phase::Uploaded { input, .. }
+            | Phase::Creating { input, .. }
+            | Phase::Absent { input, .. }
+            | Phase::Running { input, .. } => input.clone(),
+            _ => InputRef::default(),
+        };
+        let phase = match fact {
+            JournalEvent::Seal { .. } => Phase::Sealed { attempt: 1 },
+            JournalEvent::UploadIntent { tag } => Phase::Uploading { tag: tag.clone() },
+            JournalEvent::Uploaded { tag, input } => Phase::Uploaded {
+                tag: tag.clone(),
+                input: input.clone(),
+            },
+            JournalEvent::CreateIntent { tag, input, mark } => {
+                self.clean = 0;
+                self.clean_since = None;
+                Phase::Creating {
+                    tag: tag.clone(),
+                    input: input.clone(),
+                    mark: mark.clone(),
+                }
+            }
+            JournalEvent::Created { tag, handle } | JournalEvent::Adopted { tag, handle } => {
+                Phase::Running {
+                    tag: tag.clone(),
+                    input: input_of(&self.phase),
+                    handle: handle.clone(),
+                    status: None,
+                    cancel_sent: false,
+                }
+            }
+            // The input is still there: the same attempt goes on from it.
+            JournalEvent::CreateRefused {
+                tag,
+                retryable: true,
+                ..
+            } => match input_of(&self.phase) {
+                input
+                    if input.0.is_empty()
+                        && !matches!(
+                            self.phase,
+                            Phase::Creating { .. } | Phase::Running { .. }
+                        ) =>
+                {
+                    Phase::Sealed {
+                        attempt: tag.attempt(),
+                    }
+                }
+                input => Phase::Uploaded {
+                    tag: tag.clone(),
+                    input,
+                },
+            },
+            JournalEvent::CreateRefused {
+                message,
+                retryable: false,
+                ..
+            } => Phase::Refused {
+                message: message.clone(),
+            },
+            JournalEvent::CreateUnknown { .. }
+            | JournalEvent::ListedClean { .. }
+            | JournalEvent::Downloaded { .. } => return,
+            JournalEvent::Absent { tag } => Phase::Absent {
+                tag: tag.clone(),
+                input: input_of(&self.phase),
+            },
+            JournalEvent::Fenced { tag } => Phase::Sealed {
+                attempt: tag.attempt().saturating_add(1),
+            },
+            JournalEvent::Held { reason, .. } => Phase::Held {
+                reason: reason.clone(),
+            },
+            JournalEvent::Status { status: new, .. } => {
+                if let Phase::Running { status, .. } = &mut self.phase {
+                    *status = Some(new.clone());
+                }
+                return;
+            }
+            JournalEvent::CancelIntent { .. } => {
+                if let Phase::Running { cancel_sent, .. } = &mut self.phase {
+                    *cancel_sent = true;
+                }
+                return;
+            }
+            JournalEvent::Merged { .. } => Phase::Merged,
+        };
+        self.phase = phase;
+    }
+}
+
+/// The provider's own words on why it refused a batch's input.
+fn refusal(snapshot: &BatchSnapshot) -> Error {
+    let Some(first) = snapshot.faults.first() else {
+        return Error::new(
+            ErrorKind::InvalidRequest,
+            "the provider failed the batch without a reason",
+        );
+    };
+    let place = first
+        .line
+        .map_or(String::new(), |line| format!("line {line}: "));
+    let error = Error::new(
+        ErrorKind::InvalidRequest,
+        format!("the provider refused the batch: {place}{}", first.message),
+    );
+    match &first.code {
+        Some(code) => error.with_code(code.clone()),
+        None => error,
+    }
+}
