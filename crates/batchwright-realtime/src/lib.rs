@@ -1,1 +1,19 @@
-//! A bounded parallel pool for direct LLM calls.
+#![doc = include_str!("../README.md")]
+
+mod item;
+mod log;
+mod options;
+mod pool;
+mod progress;
+mod run;
+
+mod attempt;
+mod schedule;
+mod telemetry;
+
+pub use item::{Finished, WorkItem};
+pub use log::{DispatchLog, NoLog};
+pub use options::PoolOptions;
+pub use pool::ParallelPool;
+pub use progress::{Meter, Progress};
+pub use run::{EndReason, Run, RunEnd, Unfinished};

@@ -1,0 +1,106 @@
+//! The pool's settings, each with its reason.
+
+use batchwright_core::{PriceTable, RetryPolicy};
+use std::{sync::Arc, time::Duration};
+
+/// The pool's settings.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PoolOptions {
+    /// The most rows in flight: from before their intent is recorded until their outcome is. At least 1.
+    /// Default 16: keeps a slow model busy, stays under the lowest published concurrency limit we know
+    /// (20), and is the most rows a crash can send twice.
+    ///
+    /// Rows waiting to be tried again are not in flight. The pool holds fewer than twice this many rows
+    /// in all, whatever the provider answers.
+    pub max_in_flight: usize,
+    /// The longest one attempt may take. Default 600 s, since a caller that gives up before the model
+    /// is done pays for the answer and does not get it (F-041).
+    pub attempt_timeout: Duration,
+    /// The longest a row may take from its arrival in the pool to its last attempt's end; past it, the
+    /// row fails with kind `Timeout`. `None` is no bound: a provider that limits the rate for ever then
+    /// keeps the run going for ever. Default 26 h: daily limits reset within 24 h (F-003), and after that
+    /// one longest wait of an hour and an attempt still fit.
+    pub item_deadline: Option<Duration>,
+    /// When a failed attempt is followed by another.
+    pub retry: RetryPolicy,
+    /// After this many rows in a row that failed for good in the same way, with no success in the run,
+    /// the run stops; 0 is never. Default 20: enough to tell a wrong setting from a few bad rows, and
+    /// cheap to repeat (F-027).
+    pub identical_failures: u32,
+    /// How many attempts of a run may follow an ambiguous failure, as a share of the rows taken so far;
+    /// one more stops the run, since each may be paid twice (F-122). Default 0.05.
+    pub extra_paid_share: f64,
+    /// How many such attempts are allowed at least, whatever the share says. Default 20, so that one
+    /// dropped connection pool does not stop a small run.
+    pub extra_paid_floor: u64,
+    /// Prices for the cost in an outcome's provenance. Default none: every cost is unknown.
+    pub prices: Option<Arc<PriceTable>>,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        Self {
+            max_in_flight: 16,
+            attempt_timeout: Duration::from_secs(600),
+            item_deadline: Some(Duration::from_secs(26 * 3600)),
+            retry: RetryPolicy::default(),
+            identical_failures: 20,
+            extra_paid_share: 0.05,
+            extra_paid_floor: 20,
+            prices: None,
+        }
+    }
+}
+
+impl PoolOptions {
+    /// Bounds the rows in flight; 0 counts as 1.
+    #[must_use]
+    pub fn with_max_in_flight(mut self, max_in_flight: usize) -> Self {
+        self.max_in_flight = max_in_flight;
+        self
+    }
+
+    /// Bounds one attempt.
+    #[must_use]
+    pub fn with_attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.attempt_timeout = timeout;
+        self
+    }
+
+    /// Bounds a row from its arrival to its end.
+    #[must_use]
+    pub fn with_item_deadline(mut self, deadline: Option<Duration>) -> Self {
+        self.item_deadline = deadline;
+        self
+    }
+
+    /// Sets when a failed attempt is followed by another.
+    #[must_use]
+    pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Sets after how many identical failures the run stops; 0 is never.
+    #[must_use]
+    pub fn with_identical_failures(mut self, rows: u32) -> Self {
+        self.identical_failures = rows;
+        self
+    }
+
+    /// Bounds the attempts that may be paid twice: `share` of the rows taken so far, at least `floor`.
+    #[must_use]
+    pub fn with_extra_paid(mut self, share: f64, floor: u64) -> Self {
+        self.extra_paid_share = share;
+        self.extra_paid_floor = floor;
+        self
+    }
+
+    /// Prices for the cost in an outcome's provenance.
+    #[must_use]
+    pub fn with_prices(mut self, prices: Arc<PriceTable>) -> Self {
+        self.prices = Some(prices);
+        self
+    }
+}

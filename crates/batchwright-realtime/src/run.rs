@@ -1,0 +1,400 @@
+//! One run of the pool: a stream of rows that ended, driven by one loop.
+
+use crate::{
+    DispatchLog, Finished, Meter, PoolOptions, Progress, WorkItem,
+    attempt::{Call, Done, Line, attempt, record},
+    schedule::{Due, Schedule, Slot, Start, Verdict},
+    telemetry,
+};
+use batchwright_core::{ChatProvider, Ending, Error, ErrorKind, Result};
+use futures::Stream;
+use std::{
+    fmt,
+    future::Future,
+    hash::{BuildHasher, RandomState},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::{Instant, Sleep, sleep_until},
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// One run: a stream of the rows that ended. See [`ParallelPool::run`](crate::ParallelPool::run).
+///
+/// # Cancel safety
+/// Dropping a future that waits for the next row loses nothing. Dropping the run itself aborts what is in
+/// flight: up to `max_in_flight` requests that were sent may be answered and billed, and their answers are
+/// lost. The log holds their intents, so that a later run can name those rows, and sends them again. To
+/// end a run without that loss, cancel its token and read the stream to its end.
+///
+/// While nobody polls it nothing new is sent; answers to what is in flight are still recorded.
+pub struct Run<S> {
+    line: Arc<Line>,
+    schedule: Schedule,
+    source: Pin<Box<S>>,
+    tasks: JoinSet<Done>,
+    /// Requests of waiting rows, by slot.
+    parked: Vec<Option<Call>>,
+    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    alarm: Option<(Duration, Pin<Box<Sleep>>)>,
+    begun: Instant,
+    random: Random,
+    /// The last row's model, since the next row's is mostly the same.
+    model: Arc<str>,
+    progress: Progress,
+    meter: Meter,
+    end: Option<RunEnd>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RunEnd {
+    /// Why it ended.
+    pub reason: EndReason,
+    /// Rows that were taken from the source and have no outcome, in order; a later run takes them again.
+    /// Fewer than twice `max_in_flight`, and none where the reason is [`EndReason::Completed`].
+    pub unfinished: Vec<Unfinished>,
+    /// Attempts that may have been billed although no outcome rests on them: those named in outcomes'
+    /// provenance and those of unfinished rows.
+    pub possibly_paid_attempts: u64,
+}
+
+/// Why a run ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// Every row of the source ended.
+    Completed,
+    /// The caller's token was cancelled before that.
+    Cancelled,
+    /// This error forbids to go on: nobody can be served, rows fail alike, double payments reached their
+    /// bound, or the source or the log failed.
+    Stopped(Error),
+}
+
+/// A row a run took without ending it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unfinished {
+    /// The row's number in the job.
+    pub row: u64,
+    /// Attempts begun; the last one may have been stopped before it left.
+    pub attempts: u32,
+    /// Those of them that may have been billed.
+    pub possibly_paid_attempts: u32,
+}
+
+impl Unfinished {
+    pub(crate) fn new(row: u64, attempts: u32, possibly_paid_attempts: u32) -> Self {
+        Self {
+            row,
+            attempts,
+            possibly_paid_attempts,
+        }
+    }
+}
+
+/// What can happen to a run.
+enum Event {
+    Stop,
+    Task(Result<Done, JoinError>),
+    Alarm,
+    Item(Option<Result<WorkItem>>),
+}
+
+impl<S> Run<S> {
+    /// How the run ended; `None` until the stream is exhausted.
+    pub fn ended(&self) -> Option<&RunEnd> {
+        self.end.as_ref()
+    }
+
+    /// How far the run is.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// Reads the progress from elsewhere, also while the stream is being awaited.
+    pub fn meter(&self) -> Meter {
+        self.meter.clone()
+    }
+
+    /// Begins what the schedule has for items that waited.
+    fn begin_due(&mut self, now: Duration) {
+        while let Some(due) = self.schedule.due(now) {
+            match due {
+                Due::Start(start) => {
+                    let call = self.unpark(start.slot);
+                    self.begin(start, call);
+                }
+                Due::Expired(last, error) => {
+                    let call = self.unpark(last.slot);
+                    self.begin_record(last, call, error);
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, start: Start, call: Call) {
+        self.tasks
+            .spawn(attempt(Arc::clone(&self.line), start, call));
+    }
+
+    fn begin_record(&mut self, last: Start, call: Call, error: Error) {
+        let line = Arc::clone(&self.line);
+        self.tasks
+            .spawn(record(line, last, call, Ending::Failed(error)));
+    }
+
+    fn park(&mut self, slot: Slot, call: Call) {
+        let index = slot.index();
+        if self.parked.len() <= index {
+            self.parked.resize_with(index + 1, || None);
+        }
+        self.parked[index] = Some(call);
+    }
+
+    fn unpark(&mut self, slot: Slot) -> Call {
+        self.parked[slot.index()]
+            .take()
+            .expect("a row that waited was parked")
+    }
+
+    fn handle(&mut self, event: Event) -> Option<Finished> {
+        match event {
+            Event::Stop => self.schedule.stop(EndReason::Cancelled),
+            // What is due is begun before the next event is awaited.
+            Event::Alarm => {}
+            Event::Item(None) => self.schedule.source_ended(),
+            Event::Item(Some(Err(error))) => self.schedule.stop(EndReason::Stopped(error)),
+            Event::Item(Some(Ok(item))) => self.take(item),
+            Event::Task(Ok(Done::Recorded { slot, finished })) => {
+                self.schedule.recorded(slot);
+                self.count(&finished.outcome.ending);
+                return Some(finished);
+            }
+            Event::Task(Ok(Done::Failed { slot, call, error })) => self.failed(slot, call, error),
+            Event::Task(Ok(Done::Withheld { slot })) => self.schedule.withheld(slot),
+            Event::Task(Ok(Done::Unrecorded { slot, error, paid })) => {
+                self.schedule.unrecorded(slot, error, paid);
+            }
+            Event::Task(Err(_panicked)) => {
+                // Its message may hold a prompt, and the hook that prints panics has seen it.
+                let error = Error::new(ErrorKind::Unexpected, "make an attempt: it panicked");
+                let name = Arc::clone(&self.line.name);
+                self.schedule
+                    .stop(EndReason::Stopped(error.with_provider(name)));
+            }
+        }
+        None
+    }
+
+    fn take(&mut self, item: WorkItem) {
+        if *self.model != *item.request.model {
+            self.model = Arc::from(&*item.request.model);
+        }
+        let start = self.schedule.arrived(self.begun.elapsed(), item.row);
+        let call = Call {
+            row: item.row,
+            span: telemetry::row(&self.line.name, &item.request),
+            request: item.request,
+            model: Arc::clone(&self.model),
+            first_sent: None,
+        };
+        self.begin(start, call);
+    }
+
+    fn failed(&mut self, slot: Slot, call: Call, error: Error) {
+        if self.line.answered.load(Relaxed) {
+            self.schedule.answered();
+        }
+        let random = self.random.next();
+        let now = self.begun.elapsed();
+        match self.schedule.failed(now, slot, error, random) {
+            Verdict::Wait(wait) => {
+                telemetry::backoff(&call.span, wait);
+                self.park(slot, call);
+            }
+            Verdict::Record(last, error) => self.begin_record(last, call, error),
+            Verdict::Unfinished => {}
+        }
+    }
+
+    fn count(&mut self, ending: &Ending) {
+        match ending {
+            Ending::Succeeded(_) => self.progress.succeeded += 1,
+            Ending::Refused(_) => self.progress.refused += 1,
+            _ => self.progress.failed += 1,
+        }
+    }
+
+    /// Brings the outside up to date with the schedule.
+    fn publish(&mut self) {
+        if self.schedule.is_stopping() && !self.line.halt.is_cancelled() {
+            self.line.halt.cancel();
+            self.parked.clear();
+        }
+        self.progress.taken = self.schedule.taken();
+        self.progress.in_flight = self.schedule.in_flight() as u64;
+        self.progress.waiting = self.schedule.waiting() as u64;
+        self.progress.possibly_paid_attempts = self.schedule.possibly_paid();
+        self.meter.show(&self.progress);
+    }
+
+    fn finish(&mut self) {
+        let (reason, unfinished) = self.schedule.end();
+        if let EndReason::Stopped(error) = &reason {
+            telemetry::stopped(error);
+        }
+        self.stop = None;
+        self.alarm = None;
+        self.end = Some(RunEnd {
+            reason,
+            unfinished,
+            possibly_paid_attempts: self.schedule.possibly_paid(),
+        });
+    }
+
+    /// One timer for all waiting rows, set to the earliest.
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = self.schedule.wake_at() else {
+            return Poll::Pending;
+        };
+        let sleep = match &mut self.alarm {
+            Some((set, sleep)) => {
+                if *set != at {
+                    *set = at;
+                    sleep.as_mut().reset(instant(self.begun, at));
+                }
+                sleep
+            }
+            None => {
+                let sleep = Box::pin(sleep_until(instant(self.begun, at)));
+                &mut self.alarm.insert((at, sleep)).1
+            }
+        };
+        ready!(sleep.as_mut().poll(cx));
+        self.alarm = None;
+        Poll::Ready(())
+    }
+}
+
+impl<S: Stream<Item = Result<WorkItem>>> Run<S> {
+    pub(crate) fn new(
+        provider: Arc<dyn ChatProvider>,
+        options: PoolOptions,
+        items: S,
+        log: Arc<dyn DispatchLog>,
+        stop: CancellationToken,
+    ) -> Self {
+        let line = Line {
+            name: Arc::from(provider.name()),
+            provider,
+            log,
+            prices: options.prices.clone(),
+            halt: stop.child_token(),
+            answered: AtomicBool::new(false),
+        };
+        Self {
+            line: Arc::new(line),
+            schedule: Schedule::new(options),
+            source: Box::pin(items),
+            tasks: JoinSet::new(),
+            parked: Vec::new(),
+            stop: Some(Box::pin(stop.cancelled_owned())),
+            alarm: None,
+            begun: Instant::now(),
+            random: Random(RandomState::new().hash_one(0)),
+            model: Arc::from(""),
+            progress: Progress::default(),
+            meter: Meter::default(),
+            end: None,
+        }
+    }
+
+    /// The next thing that happens. A stop goes first, so that nothing is sent past it; new items go
+    /// last, so that places go to rows that wait.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Some(stop) = &mut self.stop
+            && stop.as_mut().poll(cx).is_ready()
+        {
+            self.stop = None;
+            return Poll::Ready(Event::Stop);
+        }
+        if let Poll::Ready(Some(done)) = self.tasks.poll_join_next(cx) {
+            return Poll::Ready(Event::Task(done));
+        }
+        if self.poll_alarm(cx).is_ready() {
+            return Poll::Ready(Event::Alarm);
+        }
+        if self.schedule.wants_item() {
+            return self.source.as_mut().poll_next(cx).map(Event::Item);
+        }
+        Poll::Pending
+    }
+}
+
+impl<S: Stream<Item = Result<WorkItem>>> Stream for Run<S> {
+    type Item = Finished;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Finished>> {
+        let run = self.get_mut();
+        if run.end.is_some() {
+            return Poll::Ready(None);
+        }
+        loop {
+            if run.tasks.is_empty() {
+                run.schedule.nothing_runs();
+            }
+            run.begin_due(run.begun.elapsed());
+            run.publish();
+            if run.schedule.is_over() {
+                run.finish();
+                return Poll::Ready(None);
+            }
+            let event = ready!(run.poll_event(cx));
+            if let Some(finished) = run.handle(event) {
+                run.publish();
+                return Poll::Ready(Some(finished));
+            }
+        }
+    }
+}
+
+impl<S> fmt::Debug for Run<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run")
+            .field("progress", &self.progress)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `after` past `begun`; an instant the clock cannot hold is one nobody lives to see.
+fn instant(begun: Instant, after: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    begun.checked_add(after).unwrap_or_else(|| begun + FAR)
+}
+
+/// Spreads waits; SplitMix64, since nothing secret rests on it.
+struct Random(u64);
+
+impl Random {
+    /// Uniform in 0..1.
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        // The upper 53 bits fill a double's mantissa exactly.
+        (bits >> 11) as f64 / (1u64 << 53) as f64
+    }
+}

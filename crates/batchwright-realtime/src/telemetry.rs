@@ -1,0 +1,67 @@
+//! Opens the spans of a run and records into them; names follow the open convention for generative AI.
+//!
+//! No prompt, answer or key is ever a field.
+
+use batchwright_core::{Error, Payload, Request, Response};
+use std::time::Duration;
+use tracing::{Span, debug, debug_span, field::Empty, warn};
+
+/// One row, from its first attempt to its end.
+pub(crate) fn row(provider: &str, request: &Request) -> Span {
+    debug_span!(
+        "row",
+        gen_ai.operation.name = match request.payload {
+            Payload::Chat(_) => "chat",
+            Payload::Embedding(_) => "embeddings",
+            _ => "raw",
+        },
+        gen_ai.provider.name = provider,
+        gen_ai.request.model = request.model,
+        batchwright.custom_id = request.custom_id,
+    )
+}
+
+/// One attempt at a row.
+pub(crate) fn attempt(row: &Span, number: u32) -> Span {
+    debug_span!(
+        parent: row,
+        "attempt",
+        batchwright.attempt = number,
+        gen_ai.response.model = Empty,
+        gen_ai.usage.input_tokens = Empty,
+        gen_ai.usage.output_tokens = Empty,
+        error.type = Empty,
+    )
+}
+
+/// An attempt was answered.
+pub(crate) fn answered(attempt: &Span, response: &Response) {
+    if let Some(model) = &response.model {
+        attempt.record("gen_ai.response.model", model.as_str());
+    }
+    if let Some(tokens) = response.usage.input_tokens {
+        attempt.record("gen_ai.usage.input_tokens", tokens);
+    }
+    if let Some(tokens) = response.usage.output_tokens {
+        attempt.record("gen_ai.usage.output_tokens", tokens);
+    }
+}
+
+/// An attempt failed.
+pub(crate) fn failed(attempt: &Span, error: &Error) {
+    attempt.record("error.type", error.kind().as_str());
+}
+
+/// A row waits for its next attempt.
+pub(crate) fn backoff(row: &Span, wait: Duration) {
+    debug!(
+        parent: row,
+        batchwright.backoff_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+        "wait before the next attempt",
+    );
+}
+
+/// A run ended before its source did.
+pub(crate) fn stopped(error: &Error) {
+    warn!(error.type = error.kind().as_str(), "the run stopped: {error}");
+}

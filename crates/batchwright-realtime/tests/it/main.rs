@@ -1,0 +1,8 @@
+//! The pool's public behaviour, against providers in memory and on a paused clock.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod double;
+mod money;
+mod pace;
+mod stop;
