@@ -1,4 +1,4 @@
-//! Automation of the Batchwright workspace: one module per command, the flags in [`flags`].
+//! Automation of the Batchwright workspace: one module per command, the flags in `flags`.
 //!
 //! A library beside the binary so that `tests/` can hold the rules to account.
 
