@@ -1,0 +1,108 @@
+//! How far a job is, readable from anywhere while it runs.
+
+use batchwright_core::{BatchCounts, BatchStatus, Ending, Money, Outcome, Usage};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+/// How far a job is. Written by the job, read by whoever draws it.
+#[derive(Debug, Default)]
+pub struct JobProgress {
+    total: AtomicU64,
+    state: Mutex<Progress>,
+}
+
+/// A job's progress at one moment.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Rows of the input; 0 while it is being checked.
+    pub total: u64,
+    /// Rows that have their outcome, those of earlier runs included.
+    pub done: u64,
+    /// Of those, rows that had it when this run began.
+    pub earlier: u64,
+    /// Of those done, rows that did not succeed.
+    pub unsuccessful: u64,
+    /// Rows sealed into chunks, on the batch lane.
+    pub sealed: u64,
+    /// Token counters of the rows done, as far as they are known.
+    pub usage: Usage,
+    /// What the rows done cost, as far as it is known.
+    pub cost: Money,
+    /// Rows done whose cost is unknown.
+    pub cost_unknown: u64,
+    /// The state of each open batch, by chunk.
+    pub batches: BTreeMap<u32, BatchLine>,
+    /// The last error that is being waited out.
+    pub waiting: Option<String>,
+}
+
+/// One batch as last seen.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BatchLine {
+    /// The provider's id of it.
+    pub id: String,
+    /// Its state.
+    pub status: BatchStatus,
+    /// Counts, where the provider gives any.
+    pub counts: Option<BatchCounts>,
+}
+
+impl JobProgress {
+    /// Nothing done yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The progress now.
+    pub fn read(&self) -> Progress {
+        let mut progress = self.lock().clone();
+        progress.total = self.total.load(Relaxed);
+        progress
+    }
+
+    pub(crate) fn set_total(&self, rows: u64) {
+        self.total.store(rows, Relaxed);
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.lock());
+    }
+
+    pub(crate) fn record(&self, outcome: &Outcome) {
+        let mut state = self.lock();
+        state.done += 1;
+        state.unsuccessful += u64::from(!outcome.ending.is_success());
+        if let Some(response) = outcome.response() {
+            state.usage.add(&response.usage);
+        }
+        match outcome.provenance.cost {
+            Some(cost) => state.cost = state.cost + cost,
+            None if is_free(&outcome.ending) => {}
+            None => state.cost_unknown += 1,
+        }
+    }
+
+    pub(crate) fn batch(&self, chunk: u32, id: String, status: BatchStatus, counts: Option<BatchCounts>) {
+        self.lock().batches.insert(chunk, BatchLine { id, status, counts });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an ending without a known cost cost nothing.
+fn is_free(ending: &Ending) -> bool {
+    match ending {
+        Ending::Expired | Ending::Cancelled => true,
+        Ending::Failed(error) => !error.is_ambiguous(),
+        Ending::Succeeded(_) | Ending::Refused(_) | Ending::Missing | Ending::Unreadable(_) => false,
+    }
+}
