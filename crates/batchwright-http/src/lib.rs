@@ -1,1 +1,32 @@
-//! One careful HTTP client for all Batchwright providers.
+#![doc = include_str!("../README.md")]
+
+mod call;
+mod client;
+
+mod base_url;
+mod secret;
+
+mod hints;
+mod lines;
+pub mod sse;
+
+mod redact;
+mod vendor_error;
+
+mod connection;
+mod failure;
+mod tls;
+
+pub use base_url::BaseUrl;
+pub use call::{Body, Call, Limits, Reply, StreamReply};
+pub use client::{HttpClient, HttpClientBuilder};
+pub use hints::{RetryHints, retry_hints};
+pub use lines::{Line, LineSplitter, lines};
+pub use redact::{error_text, redact, redact_with};
+pub use secret::Secret;
+pub use vendor_error::VendorError;
+
+pub use reqwest::{
+    Method, StatusCode, Url, header,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};

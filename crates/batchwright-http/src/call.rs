@@ -1,0 +1,418 @@
+//! One HTTP exchange: what is sent, what it may cost in time and memory, and what came back.
+
+use crate::{RetryHints, hints::retry_hints};
+use batchwright_core::{ByteStream, Error, ErrorKind, Result};
+use bytes::Bytes;
+use reqwest::{
+    Method, Url,
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+};
+use serde::de::DeserializeOwned;
+use std::{fmt, path::PathBuf, time::Duration};
+
+/// Bytes per mebibyte.
+const MIB: u64 = 1024 * 1024;
+
+/// One request, sent exactly once by [`HttpClient::send`](crate::HttpClient::send).
+///
+/// `Debug` shows neither headers nor body nor query.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Call {
+    /// What is being done, as it reads after "failed to": `create the batch`.
+    pub operation: &'static str,
+    /// The method.
+    pub method: Method,
+    /// Where to; credentials travel in `headers` only.
+    pub url: Url,
+    /// The headers, credentials marked sensitive.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Body,
+    /// Time and memory. Default [`Limits::poll`].
+    pub limits: Limits,
+    /// Whether to open a connection of its own instead of reusing an idle one, which the server may be
+    /// closing this moment (F-033). For calls that must not end in doubt, such as creating a batch.
+    pub fresh_connection: bool,
+}
+
+impl Call {
+    /// A call without headers or body, with the limits of a poll.
+    pub fn new(operation: &'static str, method: Method, url: Url) -> Self {
+        Self {
+            operation,
+            method,
+            url,
+            headers: HeaderMap::new(),
+            body: Body::Empty,
+            limits: Limits::poll(),
+            fresh_connection: false,
+        }
+    }
+
+    /// A `GET`.
+    pub fn get(operation: &'static str, url: Url) -> Self {
+        Self::new(operation, Method::GET, url)
+    }
+
+    /// A `POST`; its body follows with [`Call::json`] or [`Call::body`].
+    pub fn post(operation: &'static str, url: Url) -> Self {
+        Self::new(operation, Method::POST, url)
+    }
+
+    /// A `DELETE`.
+    pub fn delete(operation: &'static str, url: Url) -> Self {
+        Self::new(operation, Method::DELETE, url)
+    }
+
+    /// Sets a header, replacing an earlier value.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// Sets all of `headers`, replacing earlier values of the same names.
+    #[must_use]
+    pub fn headers(mut self, headers: &HeaderMap) -> Self {
+        for (name, value) in headers {
+            self.headers.insert(name.clone(), value.clone());
+        }
+        self
+    }
+
+    /// Sets the body.
+    #[must_use]
+    pub fn body(mut self, body: Body) -> Self {
+        self.body = body;
+        self
+    }
+
+    /// Sets a body of JSON text, sent as it is.
+    #[must_use]
+    pub fn json(self, body: impl Into<Bytes>) -> Self {
+        self.header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .body(Body::Bytes(body.into()))
+    }
+
+    /// Sets time and memory.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Opens a connection of its own (F-033).
+    #[must_use]
+    pub fn fresh_connection(mut self) -> Self {
+        self.fresh_connection = true;
+        self
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("operation", &self.operation)
+            .field("method", &self.method)
+            .field("origin", &self.url.origin().ascii_serialization())
+            .field("body", &self.body)
+            .field("limits", &self.limits)
+            .field("fresh_connection", &self.fresh_connection)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The body of a request.
+///
+/// `Debug` shows its length only.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum Body {
+    /// No body.
+    #[default]
+    Empty,
+    /// Bytes in memory, never copied.
+    Bytes(Bytes),
+    /// A file, streamed from disk between two pieces in memory, with an exact `content-length`: a
+    /// multipart upload is the form's fields and the part's head as `prefix`, the closing boundary as
+    /// `suffix`.
+    File {
+        /// Sent before the file.
+        prefix: Bytes,
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes; another length on disk is an error before or instead of a success.
+        len: u64,
+        /// Sent after the file.
+        suffix: Bytes,
+    },
+}
+
+impl Body {
+    /// The bytes to be sent, in total.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File {
+                prefix,
+                len,
+                suffix,
+                ..
+            } => (prefix.len() as u64)
+                .saturating_add(*len)
+                .saturating_add(suffix.len() as u64),
+        }
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Empty => "Empty",
+            Self::Bytes(_) => "Bytes",
+            Self::File { .. } => "File",
+        };
+        write!(f, "{name}({} bytes)", self.len())
+    }
+}
+
+/// What a call may cost in time and memory. Every wait of the client is under one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// From the last byte of the request taken off our hands to the answer's headers (F-038). While a
+    /// body is being sent it bounds the time between two pieces, so that a slow upload is not a
+    /// silent server.
+    pub first_byte: Duration,
+    /// Between two pieces of the answer's body (F-039).
+    pub idle: Duration,
+    /// From the start of the exchange to the last byte of the answer, waiting for a place in
+    /// `max_in_flight` left out.
+    pub total: Duration,
+    /// Bytes of the answer's body after decompression (F-200, F-201). The body of an error status is
+    /// cut at 1 MiB where this is more.
+    pub max_body: u64,
+}
+
+impl Limits {
+    /// Small reads and writes of the API's objects: 30 s, 8 MiB.
+    pub const fn poll() -> Self {
+        Self {
+            first_byte: Duration::from_secs(30),
+            idle: Duration::from_secs(30),
+            total: Duration::from_secs(60),
+            max_body: 8 * MIB,
+        }
+    }
+
+    /// A model's answer: 600 s of silence as the vendors' own clients allow, 30 min in all, 64 MiB.
+    pub const fn answer() -> Self {
+        Self {
+            first_byte: Duration::from_secs(600),
+            idle: Duration::from_secs(60),
+            total: Duration::from_secs(30 * 60),
+            max_body: 64 * MIB,
+        }
+    }
+
+    /// An upload: as long as it makes progress, 2 h in all; the answer is small.
+    pub const fn upload() -> Self {
+        Self {
+            first_byte: Duration::from_secs(300),
+            idle: Duration::from_secs(60),
+            total: Duration::from_secs(2 * 3600),
+            max_body: 8 * MIB,
+        }
+    }
+
+    /// A file's content: 60 s between pieces, 2 h in all, no bound on bytes but the disk.
+    pub const fn download() -> Self {
+        Self {
+            first_byte: Duration::from_secs(120),
+            idle: Duration::from_secs(60),
+            total: Duration::from_secs(2 * 3600),
+            max_body: u64::MAX,
+        }
+    }
+
+    /// Sets the wait for the answer's headers.
+    #[must_use]
+    pub const fn with_first_byte(mut self, limit: Duration) -> Self {
+        self.first_byte = limit;
+        self
+    }
+
+    /// Sets the wait between two pieces of the body.
+    #[must_use]
+    pub const fn with_idle(mut self, limit: Duration) -> Self {
+        self.idle = limit;
+        self
+    }
+
+    /// Sets the bound of the whole exchange.
+    #[must_use]
+    pub const fn with_total(mut self, limit: Duration) -> Self {
+        self.total = limit;
+        self
+    }
+
+    /// Sets the most bytes of the body after decompression.
+    #[must_use]
+    pub const fn with_max_body(mut self, limit: u64) -> Self {
+        self.max_body = limit;
+        self
+    }
+
+    /// The most bytes kept of the body of an answer with this status: 1 MiB for errors.
+    pub(crate) fn body_cap(&self, status: u16) -> u64 {
+        if status >= 400 {
+            self.max_body.min(MIB)
+        } else {
+            self.max_body
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::poll()
+    }
+}
+
+/// An answer, whatever its status, read to its end.
+///
+/// `Debug` shows neither headers nor body.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, decompressed. With an error status it may be cut, see `complete`.
+    pub body: Bytes,
+    /// Whether the body is whole. Always so below status 400; an error's body may be cut by its cap or
+    /// by the connection, since the status alone says enough.
+    pub complete: bool,
+}
+
+impl Reply {
+    /// Whether the status is 2xx.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// What the headers say about trying again.
+    pub fn hints(&self) -> RetryHints {
+        retry_hints(&self.headers)
+    }
+
+    /// The `content-type`, if it is text.
+    pub fn content_type(&self) -> Option<&str> {
+        self.headers.get(CONTENT_TYPE)?.to_str().ok()
+    }
+
+    /// The body read as JSON.
+    ///
+    /// # Errors
+    /// `ProviderFault` of class `Ambiguous` where it is something else; the message names a position,
+    /// never content.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            Error::new(
+                ErrorKind::ProviderFault,
+                format!(
+                    "read the answer: not the expected JSON at line {} column {}",
+                    error.line(),
+                    error.column()
+                ),
+            )
+            .with_status(self.status)
+        })
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply")
+            .field("status", &self.status)
+            .field("bytes", &self.body.len())
+            .field("complete", &self.complete)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An answer whose body is still arriving.
+///
+/// `Debug` shows neither headers nor body.
+#[non_exhaustive]
+pub struct StreamReply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, under the call's limits. An error in its middle is `Ambiguous`; its end proves
+    /// nothing where no length was declared (F-037).
+    pub body: ByteStream,
+    pub(crate) cap: u64,
+}
+
+impl StreamReply {
+    /// Whether the status is 2xx.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// What the headers say about trying again.
+    pub fn hints(&self) -> RetryHints {
+        retry_hints(&self.headers)
+    }
+
+    /// The length the server declared, if it did and the body is not compressed.
+    pub fn content_length(&self) -> Option<u64> {
+        self.headers
+            .get(reqwest::header::CONTENT_LENGTH)?
+            .to_str()
+            .ok()?
+            .parse()
+            .ok()
+    }
+
+    /// Reads the rest, as [`HttpClient::send`](crate::HttpClient::send) would have: for error statuses.
+    ///
+    /// # Errors
+    /// Below status 400 whatever the body's stream ends in; from 400 on, none.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the answer.
+    pub async fn into_reply(self) -> Result<Reply> {
+        let Self {
+            status,
+            headers,
+            body,
+            cap,
+        } = self;
+        let (body, complete) = crate::client::collect(body, status, cap).await?;
+        Ok(Reply {
+            status,
+            headers,
+            body,
+            complete,
+        })
+    }
+}
+
+impl fmt::Debug for StreamReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamReply")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
+}

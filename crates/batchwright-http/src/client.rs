@@ -1,0 +1,662 @@
+//! The client: one exchange, sent exactly once, under limits.
+
+use crate::{
+    base_url::is_loopback,
+    call::{Body, Call, Reply, StreamReply},
+    connection::{Busy, GateLayer, Tally, wanted},
+    failure, tls,
+};
+use batchwright_core::{
+    ByteStream, Error, ErrorKind, Result, RetryClass, RetryDecision, RetryPolicy, RetryState,
+};
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, stream};
+use reqwest::{
+    Method, Response,
+    header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderValue},
+};
+use std::{
+    fmt,
+    future::Future,
+    hash::{BuildHasher, RandomState},
+    io,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::AsyncReadExt,
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+use tokio_util::io::ReaderStream;
+
+/// Bytes read from disk at a time while a file is uploaded.
+const FILE_CHUNK: usize = 256 * 1024;
+
+/// One careful HTTP client, cheap to clone; clones share connections.
+///
+/// It sends what it is given exactly once, follows no redirect, bounds every wait and every body, and
+/// puts neither URL nor header nor body into its errors. Only [`HttpClient::read`] sends again.
+///
+/// Proxies come from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, or the
+/// system's setting on macOS and Windows) unless [`HttpClientBuilder::no_proxy`] is called; this
+/// machine itself is never reached through one (F-047).
+#[derive(Clone)]
+pub struct HttpClient(Arc<Inner>);
+
+struct Inner {
+    remote: Pair,
+    /// For this machine: the same without proxies.
+    local: Pair,
+    places: Semaphore,
+    max_in_flight: usize,
+    tally: Arc<Tally>,
+    random: AtomicU64,
+}
+
+/// The two ways to get a connection.
+struct Pair {
+    pooled: reqwest::Client,
+    fresh: reqwest::Client,
+}
+
+impl HttpClient {
+    /// The settings of a new client.
+    pub fn builder() -> HttpClientBuilder {
+        HttpClientBuilder::default()
+    }
+
+    /// Sends `call` exactly once and reads the answer to its end, whatever its status.
+    ///
+    /// # Errors
+    /// - `Connect` of class `NotSent`: no connection was made. Of class `JobStop` where the server's
+    ///   certificate is refused (F-032).
+    /// - `ConfigInvalid` where the base URL redirects elsewhere (F-046) or a proxy wants a password
+    ///   (F-047). The request was sent; the error holds the status.
+    /// - `Timeout` of class `Ambiguous`: no answer in time, or the connection broke after sending.
+    /// - `ProviderFault` of class `Ambiguous`: the body is too long, or its compression is broken.
+    /// - `Storage`: the file to be sent cannot be read or has another length than declared.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the exchange; whether the provider acted on it is then unknown.
+    pub async fn send(&self, call: Call) -> Result<Reply> {
+        let _place = self.place().await;
+        let StreamReply {
+            status,
+            headers,
+            body,
+            cap,
+        } = self.open(call).await?;
+        let (body, complete) = collect(body, status, cap).await?;
+        Ok(Reply {
+            status,
+            headers,
+            body,
+            complete,
+        })
+    }
+
+    /// Sends `call` exactly once and hands back the body as it arrives. Without an `accept-encoding`
+    /// of the caller's, none is accepted, so that a file's length can be compared (F-043).
+    ///
+    /// The body does not hold one of the client's places: whoever keeps a stream open and sends
+    /// another call would otherwise wait for themselves. Its reader bounds how many are open.
+    ///
+    /// # Errors
+    /// As [`HttpClient::send`], those about the body inside the stream. After an error the stream ends.
+    ///
+    /// # Cancel safety
+    /// As [`HttpClient::send`]; dropping the body closes the connection.
+    pub async fn stream(&self, mut call: Call) -> Result<StreamReply> {
+        if !call.headers.contains_key(ACCEPT_ENCODING) {
+            call.headers
+                .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        let _place = self.place().await;
+        self.open(call).await
+    }
+
+    /// Reads: sends a `GET` or `HEAD`, again after transport failures and the statuses 408, 425, 429
+    /// and 5xx, spaced by `policy` and no sooner than the server asks. When `policy` gives up, the last
+    /// answer or failure is handed back. A rate limit counts as an attempt here, so that it ends.
+    ///
+    /// # Errors
+    /// As [`HttpClient::send`]; `Unexpected` for any other method, before sending.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed by reading.
+    pub async fn read(&self, call: Call, policy: &RetryPolicy) -> Result<Reply> {
+        if call.method != Method::GET && call.method != Method::HEAD {
+            return Err(Error::new(
+                ErrorKind::Unexpected,
+                format!("{}: only GET and HEAD are sent again", call.operation),
+            ));
+        }
+        let mut state = RetryState::default();
+        let mut attempts = 0u32;
+        loop {
+            attempts = attempts.saturating_add(1);
+            let mut attempt = call.clone();
+            // The connection that failed may not be the only stale one (F-033).
+            attempt.fresh_connection |= attempts > 1;
+            let result = self.send(attempt).await;
+            let failure = match &result {
+                Ok(reply) => match failure::of_status(call.operation, reply) {
+                    None => return result,
+                    Some(failure) => failure,
+                },
+                Err(error) => error.clone(),
+            };
+            match policy.decide(&mut state, &failure, self.0.random()) {
+                RetryDecision::GiveUp => {
+                    return result.map_err(|error| error.with_attempts(attempts));
+                }
+                RetryDecision::Retry { after } => {
+                    tracing::debug!(operation = call.operation, attempts, wait = ?after, kind = %failure.kind(), "read again");
+                    tokio::time::sleep(after).await;
+                }
+            }
+        }
+    }
+
+    /// How many calls are under way at once at most.
+    pub fn max_in_flight(&self) -> usize {
+        self.0.max_in_flight
+    }
+
+    async fn place(&self) -> tokio::sync::SemaphorePermit<'_> {
+        self.0
+            .places
+            .acquire()
+            .await
+            .expect("the semaphore lives as long as the client and is never closed")
+    }
+
+    /// Sends and waits for the headers.
+    async fn open(&self, call: Call) -> Result<StreamReply> {
+        let Call {
+            operation,
+            method,
+            url,
+            mut headers,
+            body,
+            limits,
+            fresh_connection,
+        } = call;
+        let deadline = Deadline::after(limits.total);
+        let busy = self.0.tally.start();
+        let upload = Arc::new(Upload::new());
+        let pair = if is_loopback(&url) {
+            &self.0.local
+        } else {
+            &self.0.remote
+        };
+        let client = if fresh_connection {
+            &pair.fresh
+        } else {
+            &pair.pooled
+        };
+        let body = match body {
+            Body::Empty => None,
+            Body::Bytes(bytes) => Some(reqwest::Body::from(bytes)),
+            Body::File {
+                prefix,
+                path,
+                len,
+                suffix,
+            } => {
+                headers.insert(
+                    CONTENT_LENGTH,
+                    HeaderValue::from(
+                        (prefix.len() as u64)
+                            .saturating_add(len)
+                            .saturating_add(suffix.len() as u64),
+                    ),
+                );
+                Some(file_body(operation, prefix, &path, len, suffix, &upload).await?)
+            }
+        };
+        let origin = url.clone();
+        let mut request = reqwest::Request::new(method, url);
+        *request.headers_mut() = headers;
+        *request.body_mut() = body;
+        let response = answer(
+            wanted(client.execute(request)),
+            &upload,
+            limits.first_byte,
+            deadline,
+        )
+        .await;
+        let response = match response {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => {
+                return Err(failure::of_transport(operation, error, upload.fault.get()));
+            }
+            Err(waited) => return Err(failure::timeout(operation, "no answer", waited)),
+        };
+        let status = response.status().as_u16();
+        if let Some(error) = failure::of_misdirection(operation, &response, &origin) {
+            return Err(error);
+        }
+        let cap = limits.body_cap(status);
+        let mut response = response;
+        let headers = std::mem::take(response.headers_mut());
+        Ok(StreamReply {
+            status,
+            headers,
+            body: body_stream(Incoming {
+                operation,
+                response,
+                idle: limits.idle,
+                deadline,
+                read: 0,
+                cap: limits.max_body,
+                busy,
+            }),
+            cap,
+        })
+    }
+}
+
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClient")
+            .field("max_in_flight", &self.0.max_in_flight)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// Uniform in 0..1 (SplitMix64).
+    fn random(&self) -> f64 {
+        let mut bits = self
+            .random
+            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        // 53 bits are what an f64 holds exactly.
+        (bits >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// The settings of an [`HttpClient`].
+#[derive(Clone)]
+pub struct HttpClientBuilder {
+    max_in_flight: usize,
+    connect_timeout: Duration,
+    pool_idle_timeout: Duration,
+    extra_roots: Vec<Vec<u8>>,
+    proxy: bool,
+}
+
+impl Default for HttpClientBuilder {
+    fn default() -> Self {
+        Self {
+            max_in_flight: 256,
+            connect_timeout: Duration::from_secs(10),
+            pool_idle_timeout: Duration::from_secs(10),
+            extra_roots: Vec::new(),
+            proxy: true,
+        }
+    }
+}
+
+impl HttpClientBuilder {
+    /// How many calls are under way at once at most, at least 1; default 256. Further calls wait, which
+    /// counts against none of their limits. The pool keeps as many idle connections.
+    #[must_use]
+    pub fn max_in_flight(mut self, calls: usize) -> Self {
+        self.max_in_flight = calls.clamp(1, Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// The longest a connection may take to be made, TLS included; default 10 s (F-031).
+    #[must_use]
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.connect_timeout = limit;
+        self
+    }
+
+    /// How long an idle connection is kept; default 10 s, below what servers keep theirs (F-033).
+    #[must_use]
+    pub fn pool_idle_timeout(mut self, limit: Duration) -> Self {
+        self.pool_idle_timeout = limit;
+        self
+    }
+
+    /// Trusts the certificates in this PEM text beside Mozilla's roots, as a company's TLS-inspecting
+    /// proxy needs. Verification cannot be turned off.
+    #[must_use]
+    pub fn extra_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.extra_roots.push(pem.into());
+        self
+    }
+
+    /// Ignores the proxies of environment and system.
+    #[must_use]
+    pub fn no_proxy(mut self) -> Self {
+        self.proxy = false;
+        self
+    }
+
+    /// The client.
+    ///
+    /// # Errors
+    /// `ConfigInvalid` where the extra CA or a proxy's URL is unusable.
+    pub fn build(self) -> Result<HttpClient> {
+        let tls = tls::config(&self.extra_roots)?;
+        let tally = Arc::new(Tally::default());
+        let local = self.pair(&tls, &tally, false)?;
+        let remote = if self.proxy {
+            self.pair(&tls, &tally, true)?
+        } else {
+            Pair {
+                pooled: local.pooled.clone(),
+                fresh: local.fresh.clone(),
+            }
+        };
+        Ok(HttpClient(Arc::new(Inner {
+            remote,
+            local,
+            places: Semaphore::new(self.max_in_flight),
+            max_in_flight: self.max_in_flight,
+            tally,
+            random: AtomicU64::new(RandomState::new().hash_one("retry jitter")),
+        })))
+    }
+
+    fn pair(&self, tls: &rustls::ClientConfig, tally: &Arc<Tally>, proxy: bool) -> Result<Pair> {
+        Ok(Pair {
+            pooled: self.client(tls, proxy, |builder| {
+                builder
+                    .pool_max_idle_per_host(self.max_in_flight)
+                    .connector_layer(GateLayer(Arc::clone(tally)))
+            })?,
+            fresh: self.client(tls, proxy, |builder| builder.pool_max_idle_per_host(0))?,
+        })
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one constructor; it hands over a TLS configuration of its own"
+    )]
+    fn client(
+        &self,
+        tls: &rustls::ClientConfig,
+        proxy: bool,
+        pool: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+    ) -> Result<reqwest::Client> {
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls.clone())
+            .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .retry(reqwest::retry::never())
+            .connect_timeout(self.connect_timeout)
+            .pool_idle_timeout(self.pool_idle_timeout)
+            .tcp_keepalive(Duration::from_secs(30))
+            .tcp_keepalive_interval(Duration::from_secs(30))
+            .gzip(true);
+        if !proxy {
+            builder = builder.no_proxy();
+        }
+        pool(builder).build().map_err(|error| {
+            Error::new(
+                ErrorKind::ConfigInvalid,
+                format!(
+                    "set up the HTTP client: {}",
+                    failure::cause(&error.without_url())
+                ),
+            )
+        })
+    }
+}
+
+impl fmt::Debug for HttpClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClientBuilder")
+            .field("max_in_flight", &self.max_in_flight)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("pool_idle_timeout", &self.pool_idle_timeout)
+            .field("extra_roots", &self.extra_roots.len())
+            .field("proxy", &self.proxy)
+            .finish()
+    }
+}
+
+/// When an exchange must be over.
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    at: Instant,
+    total: Duration,
+}
+
+impl Deadline {
+    fn after(total: Duration) -> Self {
+        Self {
+            at: later(Instant::now(), total),
+            total,
+        }
+    }
+}
+
+/// `instant` plus `wait`, at most some thirty years on, which no clock overflows at.
+fn later(instant: Instant, wait: Duration) -> Instant {
+    instant + wait.min(Duration::from_secs(1_000_000_000))
+}
+
+/// How far the request's body has been taken off our hands.
+#[derive(Debug)]
+struct Upload {
+    start: Instant,
+    /// Milliseconds from `start` to the last piece.
+    last: AtomicU64,
+    fault: OnceLock<Error>,
+}
+
+impl Upload {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            last: AtomicU64::new(0),
+            fault: OnceLock::new(),
+        }
+    }
+
+    fn touch(&self) {
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(millis, Ordering::Relaxed);
+    }
+
+    fn last(&self) -> Instant {
+        later(
+            self.start,
+            Duration::from_millis(self.last.load(Ordering::Relaxed)),
+        )
+    }
+}
+
+/// The headers of the answer, or how long they were waited for in vain.
+async fn answer<T>(
+    exchange: impl Future<Output = T>,
+    upload: &Upload,
+    first_byte: Duration,
+    deadline: Deadline,
+) -> Result<T, Duration> {
+    let mut exchange = std::pin::pin!(exchange);
+    loop {
+        let until = later(upload.last(), first_byte).min(deadline.at);
+        match timeout_at(until, exchange.as_mut()).await {
+            Ok(answer) => return Ok(answer),
+            Err(_) if until >= deadline.at => return Err(deadline.total),
+            // A piece of the body was taken meanwhile: the wait starts again there.
+            Err(_) if later(upload.last(), first_byte) > until => {}
+            Err(_) => return Err(first_byte),
+        }
+    }
+}
+
+/// Opens the file and checks its length before anything is sent.
+async fn file_body(
+    operation: &'static str,
+    prefix: Bytes,
+    path: &std::path::Path,
+    len: u64,
+    suffix: Bytes,
+    upload: &Arc<Upload>,
+) -> Result<reqwest::Body> {
+    let storage = move |error: io::Error| {
+        Error::new(
+            ErrorKind::Storage,
+            format!("{operation}: read the file to be uploaded: {error}"),
+        )
+    };
+    let file = tokio::fs::File::open(path).await.map_err(storage)?;
+    let on_disk = file.metadata().await.map_err(storage)?.len();
+    if on_disk != len {
+        return Err(Error::new(
+            ErrorKind::Storage,
+            format!("{operation}: the file to be uploaded has {on_disk} bytes instead of {len}"),
+        ));
+    }
+    let content = ReaderStream::with_capacity(file.take(len), FILE_CHUNK);
+    let upload = Arc::clone(upload);
+    let mut left = len;
+    let counted = content
+        .map(Some)
+        .chain(stream::iter([None]))
+        .filter_map(move |piece| {
+            upload.touch();
+            let short = |upload: &Upload, error: io::Error| {
+                // The server sees a body shorter than declared; what we report is why.
+                let _ = upload
+                    .fault
+                    .set(storage(io::Error::new(error.kind(), error.to_string())));
+                error
+            };
+            futures::future::ready(match piece {
+                Some(Ok(bytes)) => {
+                    left = left.saturating_sub(bytes.len() as u64);
+                    Some(Ok(bytes))
+                }
+                Some(Err(error)) => Some(Err(short(&upload, error))),
+                None if left > 0 => Some(Err(short(
+                    &upload,
+                    io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "it became shorter while it was sent",
+                    ),
+                ))),
+                None => None,
+            })
+        });
+    let whole = stream::iter([Ok(prefix)])
+        .chain(counted)
+        .chain(stream::iter([Ok(suffix)]));
+    Ok(reqwest::Body::wrap_stream(whole))
+}
+
+/// A body that is arriving.
+struct Incoming {
+    operation: &'static str,
+    response: Response,
+    idle: Duration,
+    deadline: Deadline,
+    read: u64,
+    cap: u64,
+    /// Held until the body ends or is dropped.
+    busy: Busy,
+}
+
+fn body_stream(incoming: Incoming) -> ByteStream {
+    stream::unfold(Some(incoming), |incoming| async move {
+        let mut incoming = incoming?;
+        match incoming.next().await {
+            Ok(Some(bytes)) => Some((Ok(bytes), Some(incoming))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+    .boxed()
+}
+
+impl Incoming {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        let _ = &self.busy;
+        let until = later(Instant::now(), self.idle).min(self.deadline.at);
+        let piece = match timeout_at(until, self.response.chunk()).await {
+            Ok(Ok(piece)) => piece,
+            Ok(Err(error)) => return Err(failure::of_body(self.operation, error)),
+            Err(_) if until >= self.deadline.at => {
+                return Err(failure::timeout(
+                    self.operation,
+                    "the answer did not end",
+                    self.deadline.total,
+                ));
+            }
+            Err(_) => {
+                return Err(failure::timeout(
+                    self.operation,
+                    "the answer stopped",
+                    self.idle,
+                ));
+            }
+        };
+        if let Some(bytes) = &piece {
+            self.read = self.read.saturating_add(bytes.len() as u64);
+            if self.read > self.cap {
+                return Err(failure::too_long(self.operation, self.cap));
+            }
+        }
+        Ok(piece)
+    }
+}
+
+/// Reads a body to its end, and whether it is whole. Below status 400 half a body is an error; from
+/// 400 on the status says enough, and the body is cut at `cap`.
+pub(crate) async fn collect(mut body: ByteStream, status: u16, cap: u64) -> Result<(Bytes, bool)> {
+    let lenient = status >= 400;
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    let mut complete = true;
+    while let Some(piece) = body.next().await {
+        let piece = match piece {
+            Ok(piece) => piece,
+            Err(_) if lenient => {
+                complete = false;
+                break;
+            }
+            Err(error) => return Err(error.with_class(RetryClass::Ambiguous).with_status(status)),
+        };
+        // Most answers arrive in one piece, which is handed on as it is.
+        if first.is_empty() && rest.is_empty() {
+            first = piece;
+        } else {
+            if rest.is_empty() {
+                rest.reserve(first.len() + piece.len());
+                rest.extend_from_slice(&first);
+            }
+            rest.extend_from_slice(&piece);
+        }
+        let read = if rest.is_empty() {
+            first.len()
+        } else {
+            rest.len()
+        } as u64;
+        if lenient && read > cap {
+            complete = false;
+            break;
+        }
+    }
+    let mut bytes = if rest.is_empty() {
+        first
+    } else {
+        rest.freeze()
+    };
+    bytes.truncate(usize::try_from(cap).unwrap_or(usize::MAX));
+    Ok((bytes, complete))
+}

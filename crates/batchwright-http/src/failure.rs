@@ -1,0 +1,192 @@
+//! What a failed exchange means: who must act, and whether the provider may have acted.
+
+use crate::{Reply, redact::redact};
+use batchwright_core::{Error, ErrorKind, RetryClass};
+use reqwest::{Response, Url, header::LOCATION};
+use std::{error::Error as StdError, io, time::Duration};
+
+/// A failure before the answer's headers. `upload` is why our own side could not go on, if it could not.
+pub(crate) fn of_transport(
+    operation: &str,
+    error: reqwest::Error,
+    upload: Option<&Error>,
+) -> Error {
+    let error = error.without_url();
+    if let Some(fault) = upload {
+        return fault.clone();
+    }
+    if let Some(refusal) = links(&error).find_map(certificate_fault) {
+        return Error::new(ErrorKind::Connect, format!("{operation}: {refusal}"))
+            .with_class(RetryClass::JobStop);
+    }
+    let cause = cause(&error);
+    if cause.contains("proxy authorization required")
+        || cause.contains("proxy authentication required")
+    {
+        return Error::new(
+            ErrorKind::ConfigInvalid,
+            format!("{operation}: the proxy wants a user name and password"),
+        );
+    }
+    if error.is_connect() {
+        let what = if error.is_timeout() {
+            "no connection in time"
+        } else if error.is_dns() {
+            "the host name was not found"
+        } else {
+            "no connection"
+        };
+        return Error::new(ErrorKind::Connect, format!("{operation}: {what}: {cause}"));
+    }
+    if error.is_builder() {
+        return Error::new(
+            ErrorKind::ConfigInvalid,
+            format!("{operation}: build the request: {cause}"),
+        );
+    }
+    if cause.contains("refused stream") {
+        // REFUSED_STREAM promises that nothing was done (RFC 9113, section 8.7).
+        return Error::new(ErrorKind::Overloaded, format!("{operation}: {cause}"));
+    }
+    Error::new(
+        ErrorKind::Timeout,
+        format!("{operation}: the connection broke before the answer: {cause}"),
+    )
+}
+
+/// A failure inside the answer's body.
+pub(crate) fn of_body(operation: &str, error: reqwest::Error) -> Error {
+    let error = error.without_url();
+    let cause = cause(&error);
+    let broke = links(&error).any(|link| {
+        link.downcast_ref::<io::Error>().is_some_and(|error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::BrokenPipe
+            )
+        })
+    });
+    let kind = if broke || error.is_timeout() || cause.contains("closed") || cause.contains("eof") {
+        ErrorKind::Timeout
+    } else {
+        ErrorKind::ProviderFault
+    };
+    Error::new(
+        kind,
+        format!("{operation}: the answer broke off or cannot be read: {cause}"),
+    )
+    .with_class(RetryClass::Ambiguous)
+}
+
+/// A wait that was over.
+pub(crate) fn timeout(operation: &str, what: &str, waited: Duration) -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        format!("{operation}: {what} within {waited:?}"),
+    )
+}
+
+/// A body over its cap.
+pub(crate) fn too_long(operation: &str, cap: u64) -> Error {
+    Error::new(
+        ErrorKind::ProviderFault,
+        format!("{operation}: the answer is longer than {cap} bytes"),
+    )
+}
+
+/// A redirect, which is never followed: it would carry key and prompts along (F-046, F-194); or a
+/// proxy's own answer.
+pub(crate) fn of_misdirection(
+    operation: &str,
+    response: &Response,
+    sent_to: &Url,
+) -> Option<Error> {
+    let status = response.status().as_u16();
+    let message = match status {
+        301 | 302 | 303 | 307 | 308 => {
+            let target = response
+                .headers()
+                .get(LOCATION)
+                .and_then(|value| value.to_str().ok())
+                .and_then(|location| sent_to.join(location).ok())
+                .map(|url| url.origin().ascii_serialization());
+            match target {
+                Some(origin) => format!(
+                    "{operation}: the base URL redirects to {}, fix it",
+                    redact(&origin)
+                ),
+                None => format!("{operation}: the base URL redirects to nowhere, fix it"),
+            }
+        }
+        407 => format!("{operation}: the proxy wants a user name and password"),
+        _ => return None,
+    };
+    Some(Error::new(ErrorKind::ConfigInvalid, message).with_status(status))
+}
+
+/// The failure in an answer that a read may be repeated after; none where the answer stands.
+pub(crate) fn of_status(operation: &str, reply: &Reply) -> Option<Error> {
+    let kind = match reply.status {
+        // Not `RateLimited`: a read's attempts are bounded whatever the reason.
+        429 | 503 | 529 => ErrorKind::Overloaded,
+        408 | 425 | 500..=599 => ErrorKind::ProviderFault,
+        _ => return None,
+    };
+    let hints = reply.hints();
+    let mut error = Error::new(kind, operation.to_owned()).with_status(reply.status);
+    if let Some(delay) = hints.retry_after {
+        error = error.with_retry_after(delay);
+    }
+    if let Some(should_retry) = hints.should_retry {
+        error = error.with_should_retry(should_retry);
+    }
+    Some(error)
+}
+
+/// The innermost reason, in words that are safe to print.
+pub(crate) fn cause(error: &(dyn StdError + 'static)) -> String {
+    redact(
+        &links(error)
+            .last()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+    )
+}
+
+fn certificate_fault(link: &(dyn StdError + 'static)) -> Option<String> {
+    let Some(rustls::Error::InvalidCertificate(reason)) = link.downcast_ref::<rustls::Error>()
+    else {
+        return None;
+    };
+    use rustls::CertificateError as Fault;
+    let hint = match reason {
+        Fault::Expired
+        | Fault::ExpiredContext { .. }
+        | Fault::NotValidYet
+        | Fault::NotValidYetContext { .. } => "; is this machine's clock right?",
+        Fault::UnknownIssuer => "; a company's own CA must be given explicitly",
+        _ => "",
+    };
+    Some(format!(
+        "the server's certificate is refused: {}{hint}",
+        redact(&reason.to_string())
+    ))
+}
+
+/// The error and its sources. An `io::Error` hides the error it wraps from `source`.
+fn links<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |link| {
+        let link: &'a (dyn StdError + 'static) = *link;
+        match link
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+        {
+            Some(wrapped) => Some(wrapped as &(dyn StdError + 'static)),
+            None => link.source(),
+        }
+    })
+}

@@ -1,0 +1,193 @@
+//! One tolerant reader for the many shapes of error bodies (F-055).
+
+use crate::redact::redact;
+use serde_json::Value;
+
+/// The most bytes of an error body that are read; longer ones are not JSON errors.
+const LONGEST_BODY: usize = 1024 * 1024;
+
+/// The most characters kept of a code, a kind or a parameter.
+const LONGEST_WORD: usize = 200;
+
+/// How deep an error may be wrapped in lists, fields and JSON inside strings.
+const DEEPEST: u8 = 6;
+
+/// What an error body says. Every text is redacted and short; absent is unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VendorError {
+    /// What happened, in the vendor's words.
+    pub message: Option<String>,
+    /// The vendor's code, a number too.
+    pub code: Option<String>,
+    /// The vendor's `type`, or Google's `status` in words.
+    pub kind: Option<String>,
+    /// The parameter the vendor names.
+    pub param: Option<String>,
+    /// An HTTP status inside the body, as in a 200 that holds an error (F-050).
+    pub status: Option<u16>,
+}
+
+impl VendorError {
+    /// Reads the body of an answer with an error status. `None` where it is no JSON or says nothing.
+    pub fn from_body(body: &[u8]) -> Option<Self> {
+        Self::from_value(&parse(body)?)
+    }
+
+    /// Reads JSON that is an error as a whole.
+    pub fn from_value(value: &Value) -> Option<Self> {
+        read(value, DEEPEST)
+    }
+
+    /// Reads an `error` field that is not null out of an answer with a success status (F-050, F-054).
+    pub fn in_success(body: &[u8]) -> Option<Self> {
+        // Most answers are no errors and long: the tree is built only where the word occurs.
+        memchr::memmem::find(body, b"\"error\"")?;
+        match parse(body)? {
+            Value::Object(fields) => fields
+                .get("error")
+                .and_then(|error| read(error, DEEPEST - 1)),
+            _ => None,
+        }
+    }
+
+    /// The message, or the code, or a placeholder.
+    pub fn text(&self) -> &str {
+        self.message
+            .as_deref()
+            .or(self.code.as_deref())
+            .or(self.kind.as_deref())
+            .unwrap_or("the provider gave no reason")
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn parse(body: &[u8]) -> Option<Value> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    // serde_json itself refuses what is nested deeper than 128 (F-059).
+    if body.len() > LONGEST_BODY {
+        None
+    } else {
+        serde_json::from_slice(body).ok()
+    }
+}
+
+fn read(value: &Value, depth: u8) -> Option<VendorError> {
+    let depth = depth.checked_sub(1)?;
+    match value {
+        Value::String(text) => of_text(text, depth),
+        Value::Array(items) => items.iter().find_map(|item| read(item, depth)),
+        Value::Object(fields) => {
+            let inner = ["error", "errors", "detail", "err", "fault"]
+                .into_iter()
+                .filter_map(|name| fields.get(name))
+                .find_map(|inner| read(inner, depth));
+            let get = |names: &[&str]| {
+                names
+                    .iter()
+                    .find_map(|name| fields.get(*name).filter(|value| !value.is_null()))
+            };
+            let mut own = VendorError {
+                code: get(&["code", "error_code", "errorCode"]).and_then(word),
+                kind: get(&["type", "error_type"])
+                    .and_then(word)
+                    .filter(|kind| kind != "error"),
+                param: get(&["param"])
+                    .and_then(word)
+                    .or_else(|| get(&["loc"]).and_then(path)),
+                status: get(&["status", "status_code", "statusCode", "code"]).and_then(status),
+                ..VendorError::default()
+            };
+            if let Some(words) = get(&["status"])
+                .and_then(Value::as_str)
+                .filter(|text| text.parse::<u16>().is_err())
+            {
+                own.kind.get_or_insert_with(|| short(words));
+            }
+            let message = get(&[
+                "message",
+                "msg",
+                "error_description",
+                "error_message",
+                "title",
+                "reason",
+            ])
+            .and_then(|value| match value {
+                Value::String(text) => of_text(text, depth),
+                other => read(other, depth),
+            });
+            // The innermost word is the most exact; what it lacks comes from around it.
+            let merged = [inner, message]
+                .into_iter()
+                .flatten()
+                .fold(VendorError::default(), merge);
+            let merged = merge(merged, own);
+            (!merged.is_empty()).then_some(merged)
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
+}
+
+/// A message, or JSON that somebody put into one.
+fn of_text(text: &str, depth: u8) -> Option<VendorError> {
+    let trimmed = text.trim();
+    if trimmed.is_empty() {
+        return None;
+    }
+    if trimmed.starts_with(['{', '['])
+        && let Some(inner) = parse(trimmed.as_bytes()).and_then(|value| read(&value, depth))
+    {
+        return Some(inner);
+    }
+    Some(VendorError {
+        message: Some(redact(trimmed)),
+        ..VendorError::default()
+    })
+}
+
+fn merge(inner: VendorError, outer: VendorError) -> VendorError {
+    VendorError {
+        message: inner.message.or(outer.message),
+        code: inner.code.or(outer.code),
+        kind: inner.kind.or(outer.kind),
+        param: inner.param.or(outer.param),
+        status: inner.status.or(outer.status),
+    }
+}
+
+fn word(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.trim().is_empty() => Some(short(text)),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// A location as FastAPI gives it: `["body", "messages", 0]`.
+fn path(value: &Value) -> Option<String> {
+    let parts = value
+        .as_array()?
+        .iter()
+        .take(16)
+        .filter_map(word)
+        .collect::<Vec<_>>();
+    (!parts.is_empty()).then(|| short(&parts.join(".")))
+}
+
+fn status(value: &Value) -> Option<u16> {
+    let status = match value {
+        Value::Number(number) => number
+            .as_u64()
+            .and_then(|number| u16::try_from(number).ok()),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    status.filter(|status| (400..600).contains(status))
+}
+
+fn short(text: &str) -> String {
+    redact(text).chars().take(LONGEST_WORD).collect()
+}
