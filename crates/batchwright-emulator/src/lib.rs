@@ -1,1 +1,32 @@
-//! A local server that speaks the LLM providers' real wire protocols, with faults, virtual time and an invoice.
+#![doc = include_str!("../README.md")]
+
+mod answer;
+mod batch;
+mod clock;
+mod config;
+mod connection;
+mod control;
+mod emulator;
+mod engine;
+mod error;
+mod face;
+mod faults;
+mod instance;
+mod invoice;
+mod limits;
+mod results;
+mod seed;
+mod server;
+mod store;
+
+pub use answer::prompt_hash;
+pub use clock::Span;
+pub use config::{BatchPace, EmulatorConfig, Limits};
+pub use emulator::Emulator;
+pub use error::{EmulatorError, Result};
+pub use face::Face;
+pub use faults::{
+    BatchFailure, CallMatch, Counts, Cut, FaultAction, FaultRule, HeaderMatch, Mutation,
+    MutationKind, Nth, Reply, ResultFile,
+};
+pub use invoice::{InvoiceLine, Lane};

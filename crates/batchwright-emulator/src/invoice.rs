@@ -1,0 +1,158 @@
+//! The invoice: one line per billable unit the emulator accepted. It is the judge of double payment.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{EmulatorError, Result};
+
+/// One billable unit: a realtime answer, or one executed row of a batch.
+///
+/// Rows that failed, and rows that a batch did not reach before it expired or was cancelled, are not billed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct InvoiceLine {
+    /// Whose protocol, for example `openai`.
+    pub face: String,
+    /// Fingerprint of the key: the first 12 hexadecimal digits of its SHA-256.
+    pub key: String,
+    /// `realtime` or `batch`.
+    pub lane: Lane,
+    /// The row's id in its batch; none in the realtime lane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom_id: Option<String>,
+    /// The vendor's id of this one request.
+    pub request_id: String,
+    /// [`prompt_hash`](crate::prompt_hash) of the request.
+    pub prompt_hash: String,
+    /// The model as the answer names it.
+    pub model: String,
+    /// The batch; none in the realtime lane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_id: Option<String>,
+    /// Input tokens, those read from a cache among them.
+    pub input_tokens: u64,
+    /// Input tokens that were read from a cache.
+    pub cached_input_tokens: u64,
+    /// Output tokens, reasoning among them.
+    pub output_tokens: u64,
+    /// Price in US dollars by the emulator's own table; batch rows cost half.
+    pub price_usd: f64,
+    /// Virtual Unix seconds.
+    pub at: i64,
+}
+
+/// How a unit was bought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Lane {
+    /// By a direct call.
+    Realtime,
+    /// As a row of a batch.
+    Batch,
+}
+
+/// [`InvoiceLine`] without owning its texts, for the hot path.
+#[derive(Debug, Serialize)]
+pub(crate) struct Charge<'a> {
+    pub(crate) face: &'a str,
+    pub(crate) key: &'a str,
+    pub(crate) lane: Lane,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) custom_id: Option<&'a str>,
+    pub(crate) request_id: &'a str,
+    pub(crate) prompt_hash: &'a str,
+    pub(crate) model: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) batch_id: Option<&'a str>,
+    pub(crate) input_tokens: u64,
+    pub(crate) cached_input_tokens: u64,
+    pub(crate) output_tokens: u64,
+    pub(crate) price_usd: f64,
+    pub(crate) at: i64,
+}
+
+/// The realtime lane's invoice file: append-only, each line handed to the system before the answer is sent.
+#[derive(Debug)]
+pub(crate) struct Invoice {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+impl Invoice {
+    /// Opens the file and ends a line that a kill tore.
+    pub(crate) fn open(path: PathBuf) -> Result<Self> {
+        let data = |source| EmulatorError::Data {
+            path: path.clone(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .read(true)
+            .open(&path)
+            .map_err(data)?;
+        if !ends_with_newline(&mut file).map_err(data)? {
+            file.write_all(b"\n").map_err(data)?;
+        }
+        Ok(Self {
+            file: Mutex::new(file),
+            path,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends one line with a single write.
+    pub(crate) fn charge(&self, charge: &Charge<'_>) -> io::Result<()> {
+        let mut line = Vec::with_capacity(384);
+        serde_json::to_writer(&mut line, charge)?;
+        line.push(b'\n');
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(&line)
+    }
+
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.set_len(0)
+    }
+}
+
+fn ends_with_newline(file: &mut File) -> io::Result<bool> {
+    use std::io::{Seek, SeekFrom};
+    if file.metadata()?.len() == 0 {
+        return Ok(true);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
+}
+
+/// Calls `each` with every whole line of the first `len` bytes of an invoice file; torn lines are left out.
+pub(crate) fn read_lines(
+    path: &Path,
+    len: u64,
+    mut each: impl FnMut(InvoiceLine),
+) -> io::Result<()> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut reader = BufReader::with_capacity(64 << 10, file.take(len));
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        if let Ok(parsed) = serde_json::from_slice(&line) {
+            each(parsed);
+        }
+        line.clear();
+    }
+    Ok(())
+}

@@ -1,0 +1,298 @@
+//! Rate limits: token buckets per key and model, and a bound on open requests per key.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::config::Limits;
+
+/// Decides which realtime requests are let in.
+#[derive(Debug)]
+pub(crate) struct Limiter {
+    limits: Limits,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    buckets: HashMap<(String, &'static str), Buckets>,
+    in_flight: HashMap<String, u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Buckets {
+    requests: Bucket,
+    tokens: Bucket,
+}
+
+/// What is left after a request was let in or refused.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Headroom {
+    pub(crate) requests: Room,
+    pub(crate) tokens: Room,
+}
+
+/// One bucket's numbers, as the rate-limit headers show them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    pub(crate) limit: u64,
+    pub(crate) remaining: u64,
+    /// Time until the bucket is full.
+    pub(crate) reset: Duration,
+}
+
+/// Why a request was not let in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) kind: RefusalKind,
+    pub(crate) limit: u64,
+    pub(crate) used: u64,
+    pub(crate) requested: u64,
+    pub(crate) retry_after: Duration,
+    pub(crate) room: Headroom,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefusalKind {
+    Requests,
+    Tokens,
+    /// One request is larger than the whole limit.
+    TooLarge,
+    Concurrency,
+}
+
+/// Holds a place among a key's open requests until it is dropped.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    held: Option<(String, Arc<Mutex<State>>)>,
+}
+
+impl Limiter {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            state: Arc::default(),
+        }
+    }
+
+    pub(crate) fn clear(&self) {
+        lock(&self.state).buckets.clear();
+    }
+
+    /// Lets a request in, or says why not. `now` is [`crate::clock::VirtualClock::limit_now`].
+    pub(crate) fn admit(
+        &self,
+        key: &str,
+        model: &'static str,
+        tokens: u64,
+        now: Duration,
+    ) -> Result<(Headroom, InFlight), Box<Refusal>> {
+        let Limits {
+            requests_per_minute,
+            tokens_per_minute,
+            max_in_flight,
+            ..
+        } = self.limits;
+        if requests_per_minute.is_none() && tokens_per_minute.is_none() && max_in_flight.is_none() {
+            return Ok((Headroom::plenty(tokens), InFlight { held: None }));
+        }
+        let mut state = lock(&self.state);
+        let buckets = state
+            .buckets
+            .entry((key.to_owned(), model))
+            .or_insert_with(|| Buckets {
+                requests: Bucket::full(requests_per_minute.unwrap_or(PLENTY_REQUESTS), now),
+                tokens: Bucket::full(tokens_per_minute.unwrap_or(PLENTY_TOKENS), now),
+            });
+        buckets.requests.refill(now);
+        buckets.tokens.refill(now);
+        let refuse = |kind, bucket: &Bucket, requested: u64, room: Headroom| {
+            Box::new(Refusal {
+                kind,
+                limit: bucket.limit,
+                used: bucket.limit - bucket.remaining(),
+                requested,
+                retry_after: bucket.wait_for(requested),
+                room,
+            })
+        };
+        let room = buckets.room();
+        if tokens > buckets.tokens.limit {
+            return Err(refuse(RefusalKind::TooLarge, &buckets.tokens, tokens, room));
+        }
+        if !buckets.requests.has(1) {
+            return Err(refuse(RefusalKind::Requests, &buckets.requests, 1, room));
+        }
+        if !buckets.tokens.has(tokens) {
+            return Err(refuse(RefusalKind::Tokens, &buckets.tokens, tokens, room));
+        }
+        let mut taken = *buckets;
+        taken.requests.take(1);
+        taken.tokens.take(tokens);
+        let mut guard = InFlight { held: None };
+        if let Some(limit) = max_in_flight {
+            let open = state.in_flight.entry(key.to_owned()).or_default();
+            if *open >= limit {
+                return Err(Box::new(Refusal {
+                    kind: RefusalKind::Concurrency,
+                    limit,
+                    used: *open,
+                    requested: 1,
+                    retry_after: Duration::from_secs(1),
+                    room,
+                }));
+            }
+            *open += 1;
+            guard.held = Some((key.to_owned(), Arc::clone(&self.state)));
+        }
+        state.buckets.insert((key.to_owned(), model), taken);
+        Ok((taken.room(), guard))
+    }
+}
+
+/// What the headers say where no limit is set.
+const PLENTY_REQUESTS: u64 = 30_000;
+const PLENTY_TOKENS: u64 = 150_000_000;
+
+impl Headroom {
+    fn plenty(tokens: u64) -> Self {
+        Self {
+            requests: Room {
+                limit: PLENTY_REQUESTS,
+                remaining: PLENTY_REQUESTS - 1,
+                reset: Duration::from_millis(2),
+            },
+            tokens: Room {
+                limit: PLENTY_TOKENS,
+                remaining: PLENTY_TOKENS.saturating_sub(tokens),
+                reset: Duration::ZERO,
+            },
+        }
+    }
+}
+
+impl Buckets {
+    fn room(&self) -> Headroom {
+        Headroom {
+            requests: self.requests.room(),
+            tokens: self.tokens.room(),
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some((key, state)) = self.held.take()
+            && let Some(open) = lock(&state).in_flight.get_mut(&key)
+        {
+            *open = open.saturating_sub(1);
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A token bucket: as large as one minute's limit, refilled evenly.
+///
+/// One unit is [`GRAINS`] grains; a limit of n per minute gives n grains per microsecond, so that refilling is exact.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    limit: u64,
+    grains: u128,
+    at: Duration,
+}
+
+const GRAINS: u128 = 60_000_000;
+
+impl Bucket {
+    fn full(limit: u64, now: Duration) -> Self {
+        Self {
+            limit,
+            grains: u128::from(limit) * GRAINS,
+            at: now,
+        }
+    }
+
+    fn refill(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.at).as_micros();
+        let full = u128::from(self.limit) * GRAINS;
+        let gained = passed.saturating_mul(u128::from(self.limit));
+        self.grains = full.min(self.grains.saturating_add(gained));
+        self.at = self.at.max(now);
+    }
+
+    fn has(&self, amount: u64) -> bool {
+        self.grains >= u128::from(amount) * GRAINS
+    }
+
+    fn take(&mut self, amount: u64) {
+        self.grains = self.grains.saturating_sub(u128::from(amount) * GRAINS);
+    }
+
+    fn remaining(&self) -> u64 {
+        u64::try_from(self.grains / GRAINS).unwrap_or(u64::MAX)
+    }
+
+    fn wait_for(&self, amount: u64) -> Duration {
+        let missing = (u128::from(amount) * GRAINS).saturating_sub(self.grains);
+        if self.limit == 0 {
+            return Duration::from_secs(60);
+        }
+        let micros = missing.div_ceil(u128::from(self.limit));
+        Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    fn room(&self) -> Room {
+        Room {
+            limit: self.limit,
+            remaining: self.remaining(),
+            reset: self.wait_for(self.limit),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn f_001_requests_run_out_and_come_back_evenly() {
+        let limiter = Limiter::new(Limits::default().with_requests_per_minute(2));
+        assert!(limiter.admit("k", "m", 1, at(0)).is_ok());
+        assert!(limiter.admit("k", "m", 1, at(0)).is_ok());
+        let refusal = limiter.admit("k", "m", 1, at(0)).expect_err("empty");
+        assert_eq!(refusal.kind, RefusalKind::Requests);
+        assert_eq!(refusal.retry_after, at(30));
+        assert_eq!(refusal.room.requests.reset, at(60));
+        assert!(limiter.admit("other", "m", 1, at(0)).is_ok());
+        assert!(limiter.admit("k", "m", 1, at(29)).is_err());
+        assert!(limiter.admit("k", "m", 1, at(30)).is_ok());
+    }
+
+    #[test]
+    fn f_002_a_request_larger_than_the_limit_is_told_apart() {
+        let limiter = Limiter::new(Limits::default().with_tokens_per_minute(100));
+        let large = limiter.admit("k", "m", 101, at(0)).expect_err("too large");
+        assert_eq!(large.kind, RefusalKind::TooLarge);
+        assert!(limiter.admit("k", "m", 100, at(0)).is_ok());
+        let empty = limiter.admit("k", "m", 50, at(0)).expect_err("empty");
+        assert_eq!(empty.kind, RefusalKind::Tokens);
+        assert_eq!(empty.retry_after, at(30));
+    }
+
+    #[test]
+    fn f_004_open_requests_are_bounded_per_key() {
+        let limiter = Limiter::new(Limits::default().with_max_in_flight(1));
+        let held = limiter.admit("k", "m", 1, at(0)).expect("first");
+        let refusal = limiter.admit("k", "m", 1, at(0)).expect_err("second");
+        assert_eq!(refusal.kind, RefusalKind::Concurrency);
+        drop(held);
+        assert!(limiter.admit("k", "m", 1, at(0)).is_ok());
+    }
+}
