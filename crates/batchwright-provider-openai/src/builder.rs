@@ -1,0 +1,130 @@
+//! Settings one by one, checked once.
+
+use crate::client::Client;
+use crate::config::{ChatApi, OpenAiConfig};
+use crate::provider::OpenAi;
+use batchwright_core::{Error, ErrorKind, ModelSpec, Result};
+use batchwright_http::Secret;
+use std::time::Duration;
+
+/// Collects the settings of an [`OpenAi`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct OpenAiBuilder {
+    config: OpenAiConfig,
+}
+
+impl OpenAiBuilder {
+    /// Starts from the defaults and this key.
+    pub fn new(api_key: impl Into<String>) -> Self {
+        OpenAiConfig::new(api_key).into()
+    }
+
+    /// Replaces the key.
+    pub fn api_key(mut self, api_key: impl Into<String>) -> Self {
+        self.config.api_key = Secret::new(api_key.into());
+        self
+    }
+
+    /// Sets the URL that ends in the version, such as `https://eu.api.openai.com/v1`.
+    pub fn base_url(mut self, base_url: impl Into<String>) -> Self {
+        self.config.base_url = base_url.into();
+        self
+    }
+
+    /// Names the organization.
+    pub fn organization(mut self, organization: impl Into<String>) -> Self {
+        self.config.organization = Some(organization.into());
+        self
+    }
+
+    /// Names the project.
+    pub fn project(mut self, project: impl Into<String>) -> Self {
+        self.config.project = Some(project.into());
+        self
+    }
+
+    /// Sets which API a conversation goes to.
+    pub fn chat_api(mut self, chat_api: ChatApi) -> Self {
+        self.config.chat_api = chat_api;
+        self
+    }
+
+    /// Sets the provider's name, for a compatible service.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.config.name = name.into();
+        self
+    }
+
+    /// Bounds one direct call.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.config.attempt_timeout = timeout;
+        self
+    }
+
+    /// Bounds the HTTP calls under way at once.
+    pub fn max_in_flight(mut self, calls: usize) -> Self {
+        self.config.max_in_flight = calls;
+        self
+    }
+
+    /// Allows plain http to other machines.
+    pub fn allow_plain_http(mut self, allow: bool) -> Self {
+        self.config.allow_plain_http = allow;
+        self
+    }
+
+    /// Checks the settings together and builds the provider. Nothing is sent.
+    ///
+    /// # Errors
+    /// `ConfigInvalid` where a setting is unusable: a base URL that is none or is plain http, a key no
+    /// header can hold, a name that is not of `a-z`, `0-9`, `-` and `_`, a bound of zero.
+    pub fn build(self) -> Result<OpenAi> {
+        let config = self.config;
+        if config.attempt_timeout.is_zero() || config.max_in_flight == 0 {
+            return Err(Error::new(
+                ErrorKind::ConfigInvalid,
+                "build the provider: attempt_timeout and max_in_flight must be above zero",
+            ));
+        }
+        // The same rule as where the name is used, so that it cannot be too wide here.
+        ModelSpec::new(&config.name, "model")
+            .map_err(|error| error.context("check the provider's name"))?;
+        let client = Client::new(&config)?;
+        Ok(OpenAi::assemble(client, config))
+    }
+}
+
+impl From<OpenAiConfig> for OpenAiBuilder {
+    fn from(config: OpenAiConfig) -> Self {
+        Self { config }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f_196_unusable_settings_are_refused_before_anything_is_sent() {
+        let good = || OpenAiBuilder::new("key");
+        assert!(good().build().is_ok());
+        assert!(good().base_url("http://127.0.0.1:9/v1").build().is_ok());
+        let plain = good().base_url("http://example.com/v1");
+        assert!(plain.clone().allow_plain_http(true).build().is_ok());
+        for (what, builder) in [
+            ("plain http", plain),
+            ("no url", good().base_url("api.openai.com")),
+            ("a password", good().base_url("https://a:b@example.com/v1")),
+            ("no key", good().api_key("")),
+            ("a key of two lines", good().api_key("a\nb")),
+            ("an odd name", good().name("Open AI")),
+            ("no time", good().attempt_timeout(Duration::ZERO)),
+            ("no place", good().max_in_flight(0)),
+            ("a split header", good().organization("a\r\nb: c")),
+        ] {
+            let error = builder.build().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConfigInvalid, "{what}: {error}");
+        }
+    }
+}

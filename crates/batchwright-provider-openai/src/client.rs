@@ -1,0 +1,190 @@
+//! One function per endpoint: build the call, send it, hand back status and body.
+//!
+//! Reads are sent again by `batchwright-http`; everything else is sent exactly once.
+
+use crate::batch::{FILES_LIMIT, LIST_LIMIT};
+use crate::config::OpenAiConfig;
+use crate::convert::{CHAT_COMPLETIONS, EMBEDDINGS, RESPONSES};
+use crate::error::{Asked, reply_error};
+use batchwright_core::{Error, ErrorKind, Result, RetryPolicy};
+use batchwright_http::{
+    BaseUrl, Body, Call, HttpClient, Limits, Reply, Secret, StreamReply, Url,
+    header::{
+        ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE,
+    },
+};
+use std::time::Duration;
+
+/// What every endpoint's path begins with in the vendor's spelling, and what the base URL ends in.
+const VERSION: &str = "/v1/";
+
+pub(crate) struct Client {
+    http: HttpClient,
+    base: BaseUrl,
+    key: Secret,
+    /// Credentials, organization and project: on every call.
+    headers: HeaderMap,
+    /// The three inference endpoints, joined once, since every direct call needs one.
+    inference: [(&'static str, Url); 3],
+    answer: Limits,
+    reads: RetryPolicy,
+}
+
+impl Client {
+    pub(crate) fn new(config: &OpenAiConfig) -> Result<Self> {
+        let base = BaseUrl::parse(&config.base_url, config.allow_plain_http)?;
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, config.api_key.header_value("Bearer ")?);
+        for (name, value) in [
+            ("openai-organization", &config.organization),
+            ("openai-project", &config.project),
+        ] {
+            if let Some(value) = value {
+                let value = HeaderValue::from_str(value.trim()).map_err(|_| {
+                    Error::new(
+                        ErrorKind::ConfigInvalid,
+                        format!("use {name}: no header can hold it"),
+                    )
+                })?;
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+        let join = |endpoint| Ok((endpoint, base.join(below_version(endpoint)?)?));
+        Ok(Self {
+            http: HttpClient::builder()
+                .max_in_flight(config.max_in_flight)
+                .build()?,
+            inference: [join(CHAT_COMPLETIONS)?, join(RESPONSES)?, join(EMBEDDINGS)?],
+            headers,
+            key: config.api_key.clone(),
+            answer: within(Limits::answer(), config.attempt_timeout),
+            reads: RetryPolicy::for_reads(),
+            base,
+        })
+    }
+
+    /// A direct call; `timeout` bounds it further.
+    pub(crate) async fn infer(
+        &self,
+        endpoint: &str,
+        body: Vec<u8>,
+        timeout: Option<Duration>,
+    ) -> Result<Reply> {
+        let known = self.inference.iter().find(|(known, _)| *known == endpoint);
+        let url = match known {
+            Some((_, url)) => url.clone(),
+            None => self.base.join(below_version(endpoint)?)?,
+        };
+        let limits = timeout.map_or(self.answer, |timeout| within(self.answer, timeout));
+        let call = self.with_headers(Call::post("send the request", url));
+        self.http.send(call.json(body).limits(limits)).await
+    }
+
+    pub(crate) async fn upload(&self, content_type: String, body: Body) -> Result<Reply> {
+        let content_type = HeaderValue::from_str(&content_type).map_err(|error| {
+            Error::new(ErrorKind::Unexpected, "name the form's boundary").with_source(error)
+        })?;
+        let call = self
+            .with_headers(Call::post("store the input", self.url(&["files"])?))
+            .header(CONTENT_TYPE, content_type)
+            .limits(Limits::upload());
+        self.http.send(call.body(body)).await
+    }
+
+    /// Stored inputs, newest first.
+    pub(crate) async fn list_files(&self, after: Option<&str>) -> Result<Reply> {
+        let mut url = self.url(&["files"])?;
+        url.query_pairs_mut()
+            .append_pair("purpose", "batch")
+            .append_pair("order", "desc")
+            .append_pair("limit", &FILES_LIMIT.to_string())
+            .extend_pairs(after.map(|after| ("after", after)));
+        self.read("list the stored inputs", url).await
+    }
+
+    pub(crate) async fn delete_file(&self, id: &str) -> Result<Reply> {
+        let url = self.url(&["files", id])?;
+        let call = self.with_headers(Call::delete("delete the input", url));
+        self.http.send(call).await
+    }
+
+    /// A file's bytes, from `offset` on if the server can.
+    pub(crate) async fn content(&self, id: &str, offset: u64) -> Result<StreamReply> {
+        let url = self.url(&["files", id, "content"])?;
+        let mut call = self
+            .with_headers(Call::get("download the results", url))
+            .limits(Limits::download());
+        if offset > 0 {
+            let range = HeaderValue::from_str(&format!("bytes={offset}-")).map_err(|error| {
+                Error::new(ErrorKind::Unexpected, "name the range").with_source(error)
+            })?;
+            call = call
+                .header(RANGE, range)
+                // A range counts bytes of the form sent, ours are those of the plain one.
+                .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        self.http.stream(call).await
+    }
+
+    /// Creates a batch: once, on a connection of its own (F-033, F-111).
+    pub(crate) async fn create_batch(&self, body: Vec<u8>) -> Result<Reply> {
+        let call = self.with_headers(Call::post("create the batch", self.url(&["batches"])?));
+        self.http.send(call.json(body).fresh_connection()).await
+    }
+
+    pub(crate) async fn get_batch(&self, id: &str) -> Result<Reply> {
+        self.read("read the batch", self.url(&["batches", id])?)
+            .await
+    }
+
+    pub(crate) async fn list_batches(&self, after: Option<&str>) -> Result<Reply> {
+        let mut url = self.url(&["batches"])?;
+        url.query_pairs_mut()
+            .append_pair("limit", &LIST_LIMIT.to_string())
+            .extend_pairs(after.map(|after| ("after", after)));
+        self.read("list the batches", url).await
+    }
+
+    pub(crate) async fn cancel_batch(&self, id: &str) -> Result<Reply> {
+        let url = self.url(&["batches", id, "cancel"])?;
+        let call = self.with_headers(Call::post("cancel the batch", url));
+        self.http.send(call).await
+    }
+
+    /// The error of a reply that is no success.
+    pub(crate) fn refused(&self, asked: Asked, reply: &Reply) -> Error {
+        reply_error(asked, reply, &self.key)
+    }
+
+    async fn read(&self, operation: &'static str, url: Url) -> Result<Reply> {
+        let call = self.with_headers(Call::get(operation, url));
+        self.http.read(call, &self.reads).await
+    }
+
+    fn url(&self, segments: &[&str]) -> Result<Url> {
+        self.base.join_segments(segments)
+    }
+
+    fn with_headers(&self, mut call: Call) -> Call {
+        call.headers = self.headers.clone();
+        call
+    }
+}
+
+/// An endpoint's path below the version, which the base URL already ends in.
+fn below_version(endpoint: &str) -> Result<&str> {
+    endpoint.strip_prefix(VERSION).ok_or_else(|| {
+        Error::new(
+            ErrorKind::InvalidRequest,
+            "send the request: the endpoint of a raw body must begin with /v1/",
+        )
+    })
+}
+
+/// `limits` with no wait above `total`.
+fn within(limits: Limits, total: Duration) -> Limits {
+    limits
+        .with_total(total)
+        .with_first_byte(total)
+        .with_idle(limits.idle.min(total))
+}
