@@ -1,1 +1,35 @@
-//! The durable record of a Batchwright job: SQLite journal, sealed chunks, outcome segments.
+#![doc = include_str!("../README.md")]
+
+mod ledger;
+
+mod journal;
+mod state;
+
+mod chunk;
+mod raw;
+mod set_aside;
+mod wire;
+
+mod outcome_log;
+mod record;
+mod segment;
+
+mod index;
+mod rows;
+mod scan;
+mod verify;
+
+mod files;
+
+pub use chunk::{ChunkRows, ChunkWriter, RowIds, SealedChunk};
+pub use index::{OutcomeIndex, UnorderedOutcomes};
+pub use ledger::Ledger;
+pub use outcome_log::{BulkWriter, OutcomeLog};
+pub use raw::RawFile;
+pub use record::{OutcomeRecord, RecordError, RecordProvenance};
+pub use rows::RowSet;
+pub use scan::{Scan, Tally};
+pub use set_aside::SetAside;
+pub use state::{ChunkPhase, ChunkState};
+pub use verify::{Finding, VerifyReport};
+pub use wire::{parse_wire_id, wire_id, wire_prefix};

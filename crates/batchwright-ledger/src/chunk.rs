@@ -1,0 +1,490 @@
+//! Sealed chunks: the lines of one batch, immutable, and whose rows they are.
+
+use crate::{
+    files::{self, Access, TempFile},
+    journal::ChunkFile,
+    ledger::Ledger,
+    wire,
+};
+use batchwright_core::{
+    Error, ErrorKind, JournalEntry, JournalEvent, Result, SealedBatch, SealedBody, Timestamp,
+};
+use memchr::memmem;
+use std::{
+    fmt,
+    fs::File,
+    io::{BufRead as _, BufReader, Lines, Seek as _},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+fn lines_name(chunk: u32, attempt: u32) -> String {
+    format!("{chunk:06}-{attempt}.jsonl")
+}
+
+fn rows_name(chunk: u32) -> String {
+    format!("{chunk:06}.rows")
+}
+
+fn misuse(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Unexpected, what)
+}
+
+fn check_prefix(prefix: &str) -> Result<()> {
+    if wire::parse_wire_id(&wire::wire_id(prefix, 0)).is_some() {
+        Ok(())
+    } else {
+        Err(misuse("a wire id's prefix is 8 of a-z and 0-9"))
+    }
+}
+
+/// Where the id made of `quoted` (`"prefix-`) begins in a line, as the ledger allows it: its first
+/// occurrence is the whole quoted id, so that a later copy can replace it without reading JSON.
+fn id_in_line(line: &[u8], quoted: &memmem::Finder<'_>) -> Option<usize> {
+    let start = quoted.find(line)? + quoted.needle().len();
+    let digits = line[start..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        .count();
+    (digits > 0 && line.get(start + digits) == Some(&b'"')).then_some(start)
+}
+
+/// A chunk being written. Dropped unsealed, it leaves nothing.
+///
+/// Not durable before [`ChunkWriter::seal`] returns, and nothing of it may be sent before that.
+pub struct ChunkWriter {
+    ledger: Ledger,
+    chunk: u32,
+    prefix: String,
+    quoted: memmem::Finder<'static>,
+    lines: TempFile,
+    rows: TempFile,
+    requests: u64,
+}
+
+impl ChunkWriter {
+    pub(crate) fn new(ledger: Ledger, chunk: u32, wire_prefix: &str) -> Result<Self> {
+        ledger.writable()?;
+        check_prefix(wire_prefix)?;
+        if ledger.journal().seal(chunk, 1)?.is_some() {
+            return Err(misuse(format!("write chunk {chunk}: it is sealed already")));
+        }
+        Ok(Self {
+            lines: TempFile::create(ledger.path("chunks", &lines_name(chunk, 1)))?,
+            rows: TempFile::create(ledger.path("chunks", &rows_name(chunk)))?,
+            quoted: memmem::Finder::new(&format!("\"{wire_prefix}-")).into_owned(),
+            prefix: wire_prefix.to_owned(),
+            ledger,
+            chunk,
+            requests: 0,
+        })
+    }
+
+    /// Adds a row's line, which is without its newline and carries the row's [`crate::wire_id`] in quotes
+    /// before any other text that begins like one. `custom_id` is kept byte for byte (F-172, F-181).
+    ///
+    /// # Errors
+    /// `Unexpected` where the line is not of that form; `Storage` where it cannot be written, after which the
+    /// writer is to be dropped.
+    pub fn push(&mut self, row: u64, custom_id: &str, line: &[u8]) -> Result<()> {
+        if memchr::memchr(b'\n', line).is_some() {
+            return Err(misuse("write a chunk: a line holds a newline"));
+        }
+        let id = wire::wire_id(&self.prefix, row);
+        let start = id_in_line(line, &self.quoted);
+        let rest = &id.as_bytes()[self.prefix.len() + 1..];
+        if start.is_none_or(|start| {
+            !line[start..].starts_with(rest) || line.get(start + rest.len()) != Some(&b'"')
+        }) {
+            return Err(misuse(format!(
+                "write a chunk: row {row}'s line does not carry its wire id"
+            )));
+        }
+        let pair =
+            serde_json::to_vec(&(row, custom_id)).expect("a number and text always serialise");
+        self.lines.write(line)?;
+        self.lines.write(b"\n")?;
+        self.rows.write(&pair)?;
+        self.rows.write(b"\n")?;
+        self.requests += 1;
+        Ok(())
+    }
+
+    /// Lines so far.
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// Bytes so far, newlines included.
+    pub fn bytes(&self) -> u64 {
+        self.lines.bytes()
+    }
+
+    /// Makes the files durable, puts them in place, then makes the `Seal` fact durable.
+    ///
+    /// # Errors
+    /// `Unexpected` where no line was pushed; `Storage` where anything could not be made durable; the chunk
+    /// can then be written again.
+    pub fn seal(
+        self,
+        provider: &str,
+        endpoint: &str,
+        model: &str,
+        at: Timestamp,
+    ) -> Result<SealedChunk> {
+        if self.requests == 0 {
+            return Err(misuse("seal a chunk: it has no line"));
+        }
+        let bytes = self.lines.bytes();
+        let rows_sha256 = self.rows.commit()?;
+        let sha256 = self.lines.commit()?;
+        files::sync_folder(&self.ledger.path("chunks", ""))?;
+        let seal = JournalEvent::Seal {
+            sha256,
+            bytes,
+            requests: self.requests,
+            provider: provider.to_owned(),
+            endpoint: endpoint.to_owned(),
+            model: model.to_owned(),
+        };
+        let file = ChunkFile {
+            attempt: 1,
+            wire_prefix: self.prefix,
+            rows_sha256,
+        };
+        let entry = JournalEntry::new(self.chunk, at, seal);
+        self.ledger
+            .append_with(std::slice::from_ref(&entry), Some(&file))?;
+        SealedChunk::describe(&self.ledger, self.chunk, &entry.event, &file)
+    }
+}
+
+impl fmt::Debug for ChunkWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChunkWriter")
+            .field("chunk", &self.chunk)
+            .field("requests", &self.requests)
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One attempt's file of a chunk: whole, durable and immutable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SealedChunk {
+    /// The chunk's number within the job.
+    pub chunk: u32,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// The file.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Its lines.
+    pub requests: u64,
+    /// Lower-case hex.
+    pub sha256: String,
+    /// What its lines' ids begin with.
+    pub wire_prefix: String,
+    /// The provider it is for.
+    pub provider: String,
+    /// The endpoint it is for.
+    pub endpoint: String,
+    /// The model it names.
+    pub model: String,
+}
+
+impl SealedChunk {
+    /// The chunk as a provider takes it.
+    pub fn to_batch(&self) -> SealedBatch {
+        SealedBatch::new(
+            SealedBody::File(self.path.clone()),
+            self.bytes,
+            self.requests,
+            self.endpoint.clone(),
+            self.model.clone(),
+        )
+    }
+
+    fn describe(
+        ledger: &Ledger,
+        chunk: u32,
+        seal: &JournalEvent,
+        file: &ChunkFile,
+    ) -> Result<Self> {
+        let JournalEvent::Seal {
+            sha256,
+            bytes,
+            requests,
+            provider,
+            endpoint,
+            model,
+        } = seal
+        else {
+            return Err(misuse("describe a chunk: the fact is no seal"));
+        };
+        Ok(Self {
+            chunk,
+            attempt: file.attempt,
+            path: ledger.path("chunks", &lines_name(chunk, file.attempt)),
+            bytes: *bytes,
+            requests: *requests,
+            sha256: sha256.clone(),
+            wire_prefix: file.wire_prefix.clone(),
+            provider: provider.clone(),
+            endpoint: endpoint.clone(),
+            model: model.clone(),
+        })
+    }
+
+    fn find(ledger: &Ledger, chunk: u32, attempt: u32) -> Result<Option<(Self, ChunkFile)>> {
+        let found = ledger.journal().seal(chunk, attempt)?;
+        found
+            .map(|(seal, file)| Ok((Self::describe(ledger, chunk, &seal, &file)?, file)))
+            .transpose()
+    }
+
+    pub(crate) fn load(ledger: &Ledger, chunk: u32, attempt: u32) -> Result<Self> {
+        let (sealed, _) = Self::find(ledger, chunk, attempt)?.ok_or_else(|| never_sealed(chunk))?;
+        sealed.check()?;
+        Ok(sealed)
+    }
+
+    /// Compares the file with what was sealed.
+    fn check(&self) -> Result<()> {
+        let file = files::open(&self.path, Access::Read)?;
+        let (sha256, bytes, lines) = files::hash(&self.path, file)?;
+        if (sha256 == self.sha256) && (bytes, lines) == (self.bytes, self.requests) {
+            Ok(())
+        } else {
+            Err(files::damaged(
+                &self.path,
+                "the sealed chunk was changed after it was written, so nothing is sent from it",
+            ))
+        }
+    }
+
+    pub(crate) fn reseal(
+        ledger: &Ledger,
+        chunk: u32,
+        attempt: u32,
+        old_prefix: &str,
+        new_prefix: &str,
+    ) -> Result<Self> {
+        ledger.writable()?;
+        check_prefix(old_prefix)?;
+        check_prefix(new_prefix)?;
+        if let Some((sealed, _)) = Self::find(ledger, chunk, attempt)? {
+            if sealed.wire_prefix != new_prefix {
+                return Err(misuse(format!(
+                    "reseal chunk {chunk}: attempt {attempt} is sealed under another prefix"
+                )));
+            }
+            sealed.check()?;
+            return Ok(sealed);
+        }
+        let older = ledger
+            .journal()
+            .sealed_attempts()?
+            .into_iter()
+            .filter(|&(of, number)| of == chunk && number < attempt)
+            .map(|(_, number)| number)
+            .max()
+            .ok_or_else(|| never_sealed(chunk))?;
+        let (source, file) =
+            Self::find(ledger, chunk, older)?.ok_or_else(|| never_sealed(chunk))?;
+        if source.wire_prefix != old_prefix {
+            return Err(misuse(format!(
+                "reseal chunk {chunk}: attempt {older} is sealed under another prefix than the one to replace"
+            )));
+        }
+        source.check()?;
+        let mut copy = TempFile::create(ledger.path("chunks", &lines_name(chunk, attempt)))?;
+        let quoted_text = format!("\"{old_prefix}-");
+        let quoted = memmem::Finder::new(&quoted_text);
+        let mut reader =
+            BufReader::with_capacity(256 * 1024, files::open(&source.path, Access::Read)?);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = reader
+                .read_until(b'\n', &mut line)
+                .map_err(|error| files::storage("read", &source.path, error))?;
+            if read == 0 {
+                break;
+            }
+            let end = id_in_line(&line, &quoted)
+                .ok_or_else(|| files::damaged(&source.path, "a line carries no wire id"))?;
+            // Past `end` comes the row; before it the 8 characters and the dash.
+            line[end - 9..end - 1].copy_from_slice(new_prefix.as_bytes());
+            copy.write(&line)?;
+        }
+        let bytes = copy.bytes();
+        let seal = JournalEvent::Seal {
+            sha256: copy.commit()?,
+            bytes,
+            requests: source.requests,
+            provider: source.provider,
+            endpoint: source.endpoint,
+            model: source.model,
+        };
+        files::sync_folder(&ledger.path("chunks", ""))?;
+        let file = ChunkFile {
+            attempt,
+            wire_prefix: new_prefix.to_owned(),
+            rows_sha256: file.rows_sha256,
+        };
+        let entry = JournalEntry::new(chunk, Timestamp::from(SystemTime::now()), seal);
+        ledger.append_with(std::slice::from_ref(&entry), Some(&file))?;
+        Self::describe(ledger, chunk, &entry.event, &file)
+    }
+}
+
+fn never_sealed(chunk: u32) -> Error {
+    Error::new(
+        ErrorKind::Storage,
+        format!(
+            "read chunk {chunk}: the journal knows no such sealed attempt; write the chunk again"
+        ),
+    )
+}
+
+/// A sealed chunk's rows in line order: row number and the caller's `custom_id`.
+pub struct ChunkRows {
+    path: PathBuf,
+    requests: u64,
+    lines: Lines<BufReader<File>>,
+}
+
+impl ChunkRows {
+    pub(crate) fn open(ledger: &Ledger, chunk: u32) -> Result<Self> {
+        let (sealed, known) =
+            SealedChunk::find(ledger, chunk, 1)?.ok_or_else(|| never_sealed(chunk))?;
+        let path = ledger.path("chunks", &rows_name(chunk));
+        let mut file = files::open(&path, Access::Read)?;
+        let (sha256, _, lines) = files::hash(&path, &file)?;
+        if sha256 != known.rows_sha256 || lines != sealed.requests {
+            return Err(files::damaged(
+                &path,
+                "the chunk's rows were changed after they were written, so answers cannot be told apart",
+            ));
+        }
+        file.rewind()
+            .map_err(|error| files::storage("read", &path, error))?;
+        Ok(Self {
+            path,
+            requests: sealed.requests,
+            lines: BufReader::new(file).lines(),
+        })
+    }
+
+    /// How many rows the chunk has.
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// Reads the rest into memory, for joining: about 16 bytes and the `custom_id` for each row.
+    ///
+    /// # Errors
+    /// `Storage` where the file cannot be read.
+    pub fn load(self) -> Result<RowIds> {
+        let mut ids = RowIds::default();
+        let mut sorted = true;
+        for pair in self {
+            let (row, custom_id) = pair?;
+            sorted &= ids.rows.last().is_none_or(|last| last.0 < row);
+            ids.text.push_str(&custom_id);
+            ids.rows.push((row, ids.text.len()));
+        }
+        if !sorted {
+            ids.sort();
+        }
+        Ok(ids)
+    }
+
+    fn parse(path: &Path, line: std::io::Result<String>) -> Result<(u64, String)> {
+        let line = line.map_err(|error| files::storage("read", path, error))?;
+        serde_json::from_str(&line)
+            .map_err(|error| files::damaged(path, "a row cannot be read").with_source(error))
+    }
+}
+
+impl Iterator for ChunkRows {
+    type Item = Result<(u64, String)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let line = self.lines.next()?;
+        Some(Self::parse(&self.path, line))
+    }
+}
+
+impl fmt::Debug for ChunkRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChunkRows({} rows)", self.requests)
+    }
+}
+
+/// A chunk's rows in memory, by row number: from row to `custom_id`.
+#[derive(Clone, Default)]
+pub struct RowIds {
+    /// Row, and where its id ends in `text`; it begins where the one before ends.
+    rows: Vec<(u64, usize)>,
+    text: String,
+}
+
+impl RowIds {
+    fn sort(&mut self) {
+        let mut pairs: Vec<(u64, String)> = self
+            .iter()
+            .map(|(row, custom_id)| (row, custom_id.to_owned()))
+            .collect();
+        pairs.sort();
+        self.rows.clear();
+        self.text.clear();
+        for (row, custom_id) in pairs {
+            self.text.push_str(&custom_id);
+            self.rows.push((row, self.text.len()));
+        }
+    }
+
+    /// The row's place among the chunk's rows, from 0; `None` where the chunk has no such row.
+    pub fn position(&self, row: u64) -> Option<usize> {
+        self.rows.binary_search_by_key(&row, |pair| pair.0).ok()
+    }
+
+    /// The row's `custom_id`; `None` where the chunk has no such row.
+    pub fn get(&self, row: u64) -> Option<&str> {
+        self.position(row).map(|position| self.at(position).1)
+    }
+
+    fn at(&self, position: usize) -> (u64, &str) {
+        let start = match position {
+            0 => 0,
+            _ => self.rows[position - 1].1,
+        };
+        let (row, end) = self.rows[position];
+        (row, &self.text[start..end])
+    }
+
+    /// Rows and their ids, ascending by row.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &str)> {
+        (0..self.rows.len()).map(|position| self.at(position))
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+impl fmt::Debug for RowIds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RowIds({} rows)", self.rows.len())
+    }
+}

@@ -1,0 +1,410 @@
+//! Final outcomes in row order, in flat memory.
+
+use crate::{
+    files::{self, Access},
+    ledger::Ledger,
+    record::Entry,
+    scan::{Finals, Scan},
+    segment::{SegmentName, Segments},
+};
+use batchwright_core::{Error, ErrorKind, Result};
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    fs::File,
+    io,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+const ENTRY_BYTES: usize = 16;
+/// 64 Ki entries, 1 MiB: a chunk's rows touch one or two pages.
+const PAGE_ROWS: u64 = 64 * 1024;
+const PAGE_BYTES: usize = PAGE_ROWS as usize * ENTRY_BYTES;
+const PAGES: usize = 8;
+/// Lines read ahead at most, in rows and in bytes: sorted by place, they make long runs.
+const WINDOW_ROWS: usize = 8192;
+const WINDOW_BYTES: usize = 4 * 1024 * 1024;
+/// Lines that lie together are read together up to this size.
+const RUN_BYTES: usize = 256 * 1024;
+const OPEN_SEGMENTS: usize = 32;
+
+/// The success bit of an entry's first word; the rest is the segment's index plus 1.
+const SUCCESS: u32 = 1 << 31;
+
+/// Where a row's line is.
+#[derive(Clone, Copy)]
+struct Place {
+    segment: u32,
+    success: bool,
+    offset: u64,
+    length: u32,
+}
+
+impl Place {
+    fn to_bytes(self) -> [u8; ENTRY_BYTES] {
+        let mut bytes = [0; ENTRY_BYTES];
+        let head = (self.segment + 1) | if self.success { SUCCESS } else { 0 };
+        bytes[..4].copy_from_slice(&head.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.offset.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_first_chunk::<4>()?;
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let (offset, _) = rest.split_first_chunk::<8>()?;
+        let head = u32::from_le_bytes(*head);
+        let segment = (head & !SUCCESS).checked_sub(1)?;
+        Some(Self {
+            segment,
+            success: head & SUCCESS != 0,
+            offset: u64::from_le_bytes(*offset),
+            length: u32::from_le_bytes(*length),
+        })
+    }
+}
+
+/// Each row's final outcome, in row order. As an iterator it gives row numbers and lines without their
+/// newlines, to be read by [`crate::OutcomeRecord::parse`].
+///
+/// Of several outcomes of a row the first success is final, else the first one (F-099). Built from the
+/// segments as they were then; what is appended later is not in it.
+pub struct OutcomeIndex {
+    pages: Pages,
+    rows: u64,
+    segments: Vec<PathBuf>,
+    open: HashMap<u32, File>,
+    /// The next row to read ahead.
+    next_row: u64,
+    /// Lines read ahead, in row order, and the bytes they are ranges of.
+    window: VecDeque<(u64, usize, usize)>,
+    bytes: Vec<u8>,
+}
+
+impl OutcomeIndex {
+    pub(crate) fn build(ledger: &Ledger) -> Result<Self> {
+        let mut pages = Pages::create(ledger)?;
+        let mut segments = Segments::of(ledger)?;
+        let names = segments.names().to_vec();
+        let mut rows = 0;
+        while let Some((segment, line, entry)) = segments.next()? {
+            let Entry::Outcome { row, summary } = entry else {
+                continue;
+            };
+            let fits = |_| {
+                Error::new(
+                    ErrorKind::Unexpected,
+                    "index the outcomes: a number is past 32 bits",
+                )
+            };
+            let place = Place {
+                segment: u32::try_from(segment).map_err(fits)?,
+                success: summary.is_success(),
+                offset: line.offset,
+                length: u32::try_from(line.bytes.len()).map_err(fits)?,
+            };
+            let slot = pages.slot(row)?;
+            let better = match Place::from_bytes(slot) {
+                None => true,
+                Some(known) => place.success && !known.success,
+            };
+            if better {
+                slot.copy_from_slice(&place.to_bytes());
+                pages.dirty(row);
+            }
+            rows = rows.max(row + 1);
+        }
+        let path = |name: &SegmentName| name.path(ledger.folder());
+        Ok(Self {
+            pages,
+            rows,
+            segments: names.iter().map(path).collect(),
+            open: HashMap::new(),
+            next_row: 0,
+            window: VecDeque::new(),
+            bytes: Vec::new(),
+        })
+    }
+
+    /// The highest row number that has an outcome, plus 1; 0 where none has.
+    pub fn end(&self) -> u64 {
+        self.rows
+    }
+
+    /// Calls `visit` with every row's number and line, in row order, until it fails. Saves a copy of each line
+    /// against the iterator.
+    ///
+    /// # Errors
+    /// The first error of `visit`; `Storage` where a segment cannot be read.
+    pub fn for_each_in_order(
+        &mut self,
+        mut visit: impl FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        loop {
+            while let Some((row, start, end)) = self.window.pop_front() {
+                visit(row, &self.bytes[start..end])?;
+            }
+            if !self.read_ahead()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The line of one row, wherever the iteration is; `None` where the row has no outcome.
+    ///
+    /// # Errors
+    /// `Storage` where it cannot be read.
+    pub fn get(&mut self, row: u64) -> Result<Option<Vec<u8>>> {
+        if row >= self.rows {
+            return Ok(None);
+        }
+        let Some(place) = Place::from_bytes(self.pages.slot(row)?) else {
+            return Ok(None);
+        };
+        let mut line = vec![0; place.length as usize];
+        self.read(place.segment, place.offset, &mut line)?;
+        Ok(Some(line))
+    }
+
+    fn read(&mut self, segment: u32, offset: u64, into: &mut [u8]) -> Result<()> {
+        let path = &self.segments[segment as usize];
+        if !self.open.contains_key(&segment) && self.open.len() >= OPEN_SEGMENTS {
+            self.open.clear();
+        }
+        let file = match self.open.entry(segment) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(files::open(path, Access::Read)?)
+            }
+        };
+        files::read_at(file, into, offset).map_err(|error| files::storage("read", path, error))
+    }
+
+    /// Fills the window; `false` at the end.
+    fn read_ahead(&mut self) -> Result<bool> {
+        let mut places = Vec::new();
+        let mut total = 0;
+        while self.next_row < self.rows && places.len() < WINDOW_ROWS && total < WINDOW_BYTES {
+            let row = self.next_row;
+            self.next_row += 1;
+            if let Some(place) = Place::from_bytes(self.pages.slot(row)?) {
+                let start = total;
+                total += place.length as usize;
+                places.push((place, start));
+                self.window.push_back((row, start, total));
+            }
+        }
+        if places.is_empty() {
+            return Ok(false);
+        }
+        places.sort_unstable_by_key(|(place, _)| (place.segment, place.offset));
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.resize(total, 0);
+        let mut run = Vec::new();
+        let mut rest = places.as_slice();
+        while let Some((&(first, start), _)) = rest.split_first() {
+            // How many of the next lines follow one another in the same segment.
+            let mut end = first.offset + u64::from(first.length);
+            let mut count = 1;
+            for (place, _) in &rest[1..] {
+                let gap = place.offset.wrapping_sub(end);
+                let length = end - first.offset + u64::from(place.length);
+                if place.segment != first.segment || gap != 1 || length > RUN_BYTES as u64 {
+                    break;
+                }
+                end = place.offset + u64::from(place.length);
+                count += 1;
+            }
+            if count == 1 {
+                let line = &mut bytes[start..start + first.length as usize];
+                self.read(first.segment, first.offset, line)?;
+            } else {
+                run.resize((end - first.offset) as usize, 0);
+                self.read(first.segment, first.offset, &mut run)?;
+                for (place, start) in &rest[..count] {
+                    let from = (place.offset - first.offset) as usize;
+                    let length = place.length as usize;
+                    bytes[*start..start + length].copy_from_slice(&run[from..from + length]);
+                }
+            }
+            rest = &rest[count..];
+        }
+        self.bytes = bytes;
+        Ok(true)
+    }
+}
+
+impl Iterator for OutcomeIndex {
+    type Item = Result<(u64, Vec<u8>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some((row, start, end)) = self.window.pop_front() {
+                return Some(Ok((row, self.bytes[start..end].to_vec())));
+            }
+            match self.read_ahead() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => {
+                    // Rows of a window that was not read must not be given out.
+                    self.window.clear();
+                    self.next_row = self.rows;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for OutcomeIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OutcomeIndex({} rows)", self.rows)
+    }
+}
+
+/// The entries: a file, and the pages of it in use.
+struct Pages {
+    file: File,
+    path: PathBuf,
+    /// Most recently used last.
+    cached: Vec<Page>,
+    /// Pages from here on were never written.
+    end: u64,
+}
+
+struct Page {
+    number: u64,
+    bytes: Box<[u8]>,
+    dirty: bool,
+}
+
+impl Pages {
+    fn create(ledger: &Ledger) -> Result<Self> {
+        // Readers in other processes may have theirs in the same folder.
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("index-{}-{number}.tmp", std::process::id());
+        let path = ledger.folder().join(name);
+        files::remove(&path)?;
+        let file = files::create(&path)?;
+        // The file lives on without its name, and goes with the process however that ends.
+        #[cfg(unix)]
+        files::remove(&path)?;
+        Ok(Self {
+            file,
+            path,
+            cached: Vec::new(),
+            end: 0,
+        })
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        files::storage("index the outcomes in", &self.path, error)
+    }
+
+    /// A row's entry.
+    fn slot(&mut self, row: u64) -> Result<&mut [u8]> {
+        let number = row / PAGE_ROWS;
+        if self.cached.last().is_none_or(|page| page.number != number) {
+            self.bring(number)?;
+        }
+        let start = (row % PAGE_ROWS) as usize * ENTRY_BYTES;
+        let page = self.cached.last_mut().expect("a page was just brought");
+        Ok(&mut page.bytes[start..start + ENTRY_BYTES])
+    }
+
+    /// Marks the page of the row [`Pages::slot`] was just asked for.
+    fn dirty(&mut self, row: u64) {
+        if let Some(page) = self.cached.last_mut() {
+            debug_assert_eq!(page.number, row / PAGE_ROWS);
+            page.dirty = true;
+        }
+    }
+
+    /// Makes a page the most recently used one.
+    fn bring(&mut self, number: u64) -> Result<()> {
+        if let Some(index) = self.cached.iter().position(|page| page.number == number) {
+            let page = self.cached.remove(index);
+            self.cached.push(page);
+            return Ok(());
+        }
+        let mut bytes = if self.cached.len() < PAGES {
+            vec![0; PAGE_BYTES].into_boxed_slice()
+        } else {
+            let oldest = self.cached.remove(0);
+            if oldest.dirty {
+                files::write_at(&self.file, &oldest.bytes, oldest.number * PAGE_BYTES as u64)
+                    .map_err(|error| self.failed(error))?;
+                self.end = self.end.max(oldest.number + 1);
+            }
+            oldest.bytes
+        };
+        if number < self.end {
+            files::read_at(&self.file, &mut bytes, number * PAGE_BYTES as u64)
+                .map_err(|error| self.failed(error))?;
+        } else {
+            bytes.fill(0);
+        }
+        self.cached.push(Page {
+            number,
+            bytes,
+            dirty: false,
+        });
+        Ok(())
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        #[cfg(not(unix))]
+        if let Err(error) = files::remove(&self.path) {
+            tracing::warn!(%error, "an index stays behind until the job is opened again");
+        }
+    }
+}
+
+/// Each row's final outcome in the order they were written: row numbers and lines without newlines.
+pub struct UnorderedOutcomes {
+    segments: Segments,
+    finals: Finals,
+}
+
+impl UnorderedOutcomes {
+    pub(crate) fn new(ledger: &Ledger) -> Result<Self> {
+        let scan = Scan::run(ledger)?;
+        Ok(Self {
+            segments: Segments::of(ledger)?,
+            finals: Finals::new(scan.succeeded),
+        })
+    }
+}
+
+impl Iterator for UnorderedOutcomes {
+    type Item = Result<(u64, Vec<u8>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.segments.next() {
+                Ok(Some((_, line, Entry::Outcome { row, summary }))) => {
+                    if self.finals.is_final(row, summary.is_success()) {
+                        return Some(Ok((row, line.bytes.to_vec())));
+                    }
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(error) => {
+                    self.segments.stop();
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for UnorderedOutcomes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnorderedOutcomes").finish_non_exhaustive()
+    }
+}

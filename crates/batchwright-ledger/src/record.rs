@@ -1,0 +1,492 @@
+//! One outcome as one line of JSON.
+//!
+//! Format version 1, keys in this order: `v`, `row`, `custom_id`, `status`, `output`, `finish_reason`,
+//! `usage`, `cost`, `provenance`, `error`, `raw`. Readers take any order and pass over keys they do not
+//! know.
+
+use crate::files;
+use batchwright_core::{
+    Ending, Error, ErrorKind, FinishReason, Lane, Money, Outcome, Part, Response, Result, Usage,
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeSeq as _};
+use serde_json::value::RawValue;
+use std::{borrow::Cow, fmt, path::Path};
+
+/// The version this crate writes, and the only one it reads.
+const VERSION: u32 = 1;
+
+/// The highest row number, so that a damaged line cannot ask for a file of any size.
+pub(crate) const MAX_ROW: u64 = (1 << 36) - 1;
+
+/// One row's outcome, borrowed from its line.
+///
+/// `output` is text as a JSON string, or the JSON itself where a structured answer was asked for and is
+/// valid; an array of `{"tool", "id", "arguments"}` where the answer has only tool calls; an array of
+/// numbers for an embedding, of arrays for several; a refusal's text; otherwise absent.
+#[derive(Clone, Deserialize)]
+#[non_exhaustive]
+pub struct OutcomeRecord<'a> {
+    v: u32,
+    /// The row's number in the input, from 0.
+    pub row: u64,
+    /// The caller's id, byte for byte.
+    #[serde(borrow)]
+    pub custom_id: Cow<'a, str>,
+    /// How it ended, by [`Ending::as_str`].
+    #[serde(borrow)]
+    pub status: Cow<'a, str>,
+    /// The answer, in the form told above.
+    #[serde(borrow, default)]
+    pub output: Option<&'a RawValue>,
+    /// Why the model stopped, by [`FinishReason::as_str`].
+    #[serde(default)]
+    pub finish_reason: Option<String>,
+    /// Token counters; `None` where the provider told none.
+    #[serde(default)]
+    pub usage: Option<Usage>,
+    /// What it cost; `None` where that is unknown.
+    #[serde(default, deserialize_with = "read_dollars")]
+    pub cost: Option<Money>,
+    /// How it came about.
+    #[serde(borrow, default)]
+    pub provenance: RecordProvenance<'a>,
+    /// Why it failed or cannot be read.
+    #[serde(borrow, default)]
+    pub error: Option<RecordError<'a>>,
+    /// The vendor's body; direct calls only, since a batch's is in its raw download.
+    #[serde(borrow, default)]
+    pub raw: Option<&'a RawValue>,
+}
+
+/// How an outcome came about, as in its line.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct RecordProvenance<'a> {
+    /// The provider's name.
+    #[serde(borrow)]
+    pub provider: Option<Cow<'a, str>>,
+    /// The model asked for.
+    #[serde(borrow)]
+    pub model: Option<Cow<'a, str>>,
+    /// The model that answered.
+    #[serde(borrow)]
+    pub responded_model: Option<Cow<'a, str>>,
+    /// `batch` or `realtime`.
+    #[serde(borrow)]
+    pub lane: Option<Cow<'a, str>>,
+    /// The provider's id of the batch.
+    #[serde(borrow)]
+    pub batch: Option<Cow<'a, str>>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Attempts besides the last that may have been billed too.
+    pub possibly_paid_attempts: u32,
+    /// From the first send to the answer, in milliseconds.
+    pub latency_ms: Option<u64>,
+    /// Whether a cache answered.
+    pub cached: bool,
+    /// The vendor's id of the HTTP request.
+    #[serde(borrow)]
+    pub request_id: Option<Cow<'a, str>>,
+}
+
+/// Why an outcome failed, as in its line.
+#[derive(Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RecordError<'a> {
+    /// By [`ErrorKind::as_str`].
+    #[serde(borrow)]
+    pub kind: Cow<'a, str>,
+    /// By [`batchwright_core::RetryClass::as_str`].
+    #[serde(borrow)]
+    pub class: Cow<'a, str>,
+    /// The message, redacted where it was made.
+    #[serde(borrow)]
+    pub message: Cow<'a, str>,
+    /// The HTTP status.
+    #[serde(default)]
+    pub status: Option<u16>,
+    /// The vendor's code.
+    #[serde(borrow, default)]
+    pub code: Option<Cow<'a, str>>,
+    /// The parameter the vendor names.
+    #[serde(borrow, default)]
+    pub param: Option<Cow<'a, str>>,
+    /// The vendor's id of the HTTP request.
+    #[serde(borrow, default)]
+    pub request_id: Option<Cow<'a, str>>,
+}
+
+/// What is written to a segment; a result line is the same without the first two keys and the last.
+#[derive(Serialize)]
+struct Line<'a, O> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    v: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    row: Option<u64>,
+    custom_id: &'a str,
+    status: &'a str,
+    output: O,
+    finish_reason: Option<&'a str>,
+    usage: Option<&'a Usage>,
+    #[serde(serialize_with = "write_dollars")]
+    cost: Option<Money>,
+    provenance: &'a RecordProvenance<'a>,
+    error: Option<&'a RecordError<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw: Option<&'a RawValue>,
+}
+
+impl<'a> OutcomeRecord<'a> {
+    /// Appends the line of a row's outcome, without a newline, to `line`. Nothing is copied on the way.
+    ///
+    /// `json_output` tells that the request asked for JSON: a text that is valid JSON is then written as
+    /// it is instead of as a string. `custom_id` is the caller's, whatever the outcome carries.
+    pub fn write(
+        row: u64,
+        custom_id: &str,
+        outcome: &Outcome,
+        json_output: bool,
+        line: &mut Vec<u8>,
+    ) {
+        let response = outcome.response();
+        let error = outcome.error();
+        let origin = &outcome.provenance;
+        let batch = origin.lane == Some(Lane::Batch);
+        let request_id = response
+            .and_then(|response| response.request_id.as_deref())
+            .or_else(|| error.and_then(Error::request_id));
+        let provenance = RecordProvenance {
+            provider: origin.provider.as_deref().map(Cow::Borrowed),
+            model: origin.model.as_deref().map(Cow::Borrowed),
+            responded_model: response
+                .and_then(|response| response.model.as_deref())
+                .map(Cow::Borrowed),
+            lane: origin.lane.map(|lane| Cow::Borrowed(lane.as_str())),
+            batch: origin.batch.as_deref().map(Cow::Borrowed),
+            attempts: origin.attempts,
+            possibly_paid_attempts: origin.possibly_paid_attempts,
+            latency_ms: origin
+                .latency
+                .map(|latency| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)),
+            cached: origin.cached,
+            request_id: request_id.map(Cow::Borrowed),
+        };
+        let failure = match &outcome.ending {
+            Ending::Failed(error) | Ending::Unreadable(error) => Some(RecordError::of(error)),
+            // Why the model refused is told by the finish reason, and what it said by the output.
+            Ending::Succeeded(_)
+            | Ending::Refused(_)
+            | Ending::Expired
+            | Ending::Cancelled
+            | Ending::Missing => None,
+        };
+        let record = Line {
+            v: Some(VERSION),
+            row: Some(row),
+            custom_id,
+            status: outcome.ending.as_str(),
+            output: Output::of(response, json_output),
+            finish_reason: response
+                .and_then(|response| response.finish_reason.as_ref())
+                .map(FinishReason::as_str),
+            usage: response
+                .map(|response| &response.usage)
+                .or_else(|| error.and_then(Error::usage))
+                .filter(|usage| !usage.is_unknown()),
+            cost: origin.cost,
+            provenance: &provenance,
+            error: failure.as_ref(),
+            raw: response
+                .and_then(|response| response.raw.as_deref())
+                .filter(|_| !batch),
+        };
+        append_line(&record, line);
+    }
+
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// `Storage` where it is no outcome of this version.
+    pub fn parse(line: &'a [u8]) -> Result<Self> {
+        let record: Self = serde_json::from_slice(line).map_err(|error| {
+            Error::new(
+                ErrorKind::Storage,
+                "read an outcome: the line is no outcome",
+            )
+            .with_source(error)
+        })?;
+        check(record.v, record.row, &record.status)?;
+        Ok(record)
+    }
+
+    /// Appends the line as result files have it, without a newline: the same without `v`, `row` and `raw`.
+    pub fn to_result_line(&self, line: &mut Vec<u8>) {
+        let record = Line {
+            v: None,
+            row: None,
+            custom_id: &self.custom_id,
+            status: &self.status,
+            output: self.output,
+            finish_reason: self.finish_reason.as_deref(),
+            usage: self.usage.as_ref(),
+            cost: self.cost,
+            provenance: &self.provenance,
+            error: self.error.as_ref(),
+            raw: None,
+        };
+        append_line(&record, line);
+    }
+
+    /// Whether the model answered.
+    pub fn is_success(&self) -> bool {
+        self.status == "succeeded"
+    }
+
+    /// The answer's text where it is a JSON string; structured answers, vectors and tool calls are `None`.
+    pub fn text(&self) -> Option<String> {
+        serde_json::from_str(self.output?.get()).ok()
+    }
+}
+
+impl fmt::Debug for OutcomeRecord<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutcomeRecord")
+            .field("row", &self.row)
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> RecordError<'a> {
+    fn of(error: &'a Error) -> Self {
+        Self {
+            kind: Cow::Borrowed(error.kind().as_str()),
+            class: Cow::Borrowed(error.class().as_str()),
+            message: Cow::Borrowed(error.message()),
+            status: error.status(),
+            code: error.code().map(Cow::Borrowed),
+            param: error.param().map(Cow::Borrowed),
+            request_id: error.request_id().map(Cow::Borrowed),
+        }
+    }
+}
+
+impl fmt::Debug for RecordError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordError")
+            .field("kind", &self.kind)
+            .field("class", &self.class)
+            .field("status", &self.status)
+            .field("code", &self.code)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Serialises and keeps it one line. JSON's strings hold no bare newline, so every one is white space
+/// between values of the vendor's or the model's own layout.
+fn append_line(record: &impl Serialize, line: &mut Vec<u8>) {
+    let start = line.len();
+    serde_json::to_writer(&mut *line, record).expect("plain data always serialises to memory");
+    for byte in &mut line[start..] {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+}
+
+/// An answer on its way to JSON.
+enum Output<'a> {
+    Nothing,
+    Text(Cow<'a, str>),
+    Json(&'a RawValue),
+    JsonOwned(Box<RawValue>),
+    ToolCalls(&'a [Part]),
+    Vectors(&'a [Vec<f32>]),
+}
+
+impl<'a> Output<'a> {
+    fn of(response: Option<&'a Response>, json_output: bool) -> Self {
+        let Some(response) = response else {
+            return Self::Nothing;
+        };
+        if !response.embeddings.is_empty() {
+            return Self::Vectors(&response.embeddings);
+        }
+        let mut texts = response.content.iter().filter_map(Part::as_text);
+        match (texts.next(), texts.next()) {
+            (None, _) => {
+                let calls = |part: &Part| matches!(part, Part::ToolCall(_));
+                if response.content.iter().any(calls) {
+                    Self::ToolCalls(&response.content)
+                } else {
+                    Self::Nothing
+                }
+            }
+            (Some(text), None) => match serde_json::from_str(text) {
+                Ok(json) if json_output => Self::Json(json),
+                _ => Self::Text(Cow::Borrowed(text)),
+            },
+            (Some(_), Some(_)) => match RawValue::from_string(response.text()) {
+                Ok(json) if json_output => Self::JsonOwned(json),
+                _ => Self::Text(Cow::Owned(response.text())),
+            },
+        }
+    }
+}
+
+impl Serialize for Output<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Call<'a> {
+            tool: &'a str,
+            id: &'a str,
+            arguments: &'a str,
+        }
+        match self {
+            Self::Nothing => serializer.serialize_none(),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Json(json) => json.serialize(serializer),
+            Self::JsonOwned(json) => json.serialize(serializer),
+            Self::ToolCalls(parts) => {
+                let mut calls = serializer.serialize_seq(None)?;
+                for part in *parts {
+                    if let Part::ToolCall(call) = part {
+                        calls.serialize_element(&Call {
+                            tool: &call.name,
+                            id: &call.id,
+                            arguments: &call.arguments,
+                        })?;
+                    }
+                }
+                calls.end()
+            }
+            Self::Vectors([vector]) => vector.serialize(serializer),
+            Self::Vectors(vectors) => vectors.serialize(serializer),
+        }
+    }
+}
+
+/// As an exact decimal number of dollars without an exponent, which every spreadsheet reads.
+fn write_dollars<S: Serializer>(cost: &Option<Money>, serializer: S) -> Result<S::Ok, S::Error> {
+    let Some(cost) = cost else {
+        return serializer.serialize_none();
+    };
+    const DOLLAR: u64 = 1_000_000_000_000;
+    let picodollars = cost.as_picodollars();
+    let text = format!("{}.{:012}", picodollars / DOLLAR, picodollars % DOLLAR);
+    let text = text.trim_end_matches('0').trim_end_matches('.').to_owned();
+    RawValue::from_string(text)
+        .expect("a decimal number is JSON")
+        .serialize(serializer)
+}
+
+pub(crate) fn read_dollars<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Money>, D::Error> {
+    Option::<f64>::deserialize(deserializer)?
+        .map(|dollars| {
+            Money::from_dollars(dollars)
+                .ok_or_else(|| serde::de::Error::custom("a cost is no amount of money"))
+        })
+        .transpose()
+}
+
+fn check(version: u32, row: u64, status: &str) -> Result<()> {
+    let known = [
+        "succeeded",
+        "failed",
+        "refused",
+        "expired",
+        "cancelled",
+        "missing",
+        "unreadable",
+    ];
+    let problem = if version != VERSION {
+        "it is of another version; use the program that wrote it"
+    } else if row > MAX_ROW {
+        "its row number is too high"
+    } else if !known.contains(&status) {
+        "its status is unknown"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(
+        ErrorKind::Storage,
+        format!("read an outcome: {problem}"),
+    ))
+}
+
+/// Appends the line of an intent, without a newline: row `row` is about to be sent for the `attempt`th time.
+pub(crate) fn write_intent(row: u64, attempt: u32, line: &mut Vec<u8>) {
+    line.extend_from_slice(
+        format!("{{\"v\":{VERSION},\"intent\":{row},\"attempt\":{attempt}}}").as_bytes(),
+    );
+}
+
+/// The parts of a segment's line that accounting needs.
+#[derive(Deserialize)]
+pub(crate) struct Summary<'a> {
+    v: u32,
+    #[serde(default)]
+    row: Option<u64>,
+    #[serde(default)]
+    intent: Option<u64>,
+    #[serde(borrow, default)]
+    pub(crate) status: &'a str,
+    #[serde(default)]
+    pub(crate) usage: Option<Usage>,
+    #[serde(default, deserialize_with = "read_dollars")]
+    pub(crate) cost: Option<Money>,
+    #[serde(default)]
+    provenance: SummaryProvenance,
+}
+
+#[derive(Default, Deserialize)]
+struct SummaryProvenance {
+    #[serde(default)]
+    possibly_paid_attempts: u32,
+}
+
+/// What a segment's line says.
+pub(crate) enum Entry<'a> {
+    Intent { row: u64 },
+    Outcome { row: u64, summary: Summary<'a> },
+}
+
+impl Summary<'_> {
+    pub(crate) fn is_success(&self) -> bool {
+        self.status == "succeeded"
+    }
+
+    pub(crate) fn possibly_paid(&self) -> u64 {
+        u64::from(self.provenance.possibly_paid_attempts)
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// Reads a segment's line; the error is a fragment for a message that names file and line.
+    pub(crate) fn parse(line: &'a [u8]) -> Result<Self, String> {
+        let summary: Summary<'_> = serde_json::from_slice(line)
+            .map_err(|error| format!("it is no outcome ({:?} error)", error.classify()))?;
+        let entry = match (summary.row, summary.intent) {
+            (Some(row), None) => {
+                check(summary.v, row, summary.status)
+                    .map_err(|error| error.message().to_owned())?;
+                Self::Outcome { row, summary }
+            }
+            (None, Some(row)) => {
+                check(summary.v, row, "missing").map_err(|error| error.message().to_owned())?;
+                Self::Intent { row }
+            }
+            _ => return Err("it is neither an outcome nor an intent".to_owned()),
+        };
+        Ok(entry)
+    }
+}
+
+/// An error about a line that names it.
+pub(crate) fn bad_line(path: &Path, line: u64, what: impl fmt::Display) -> Error {
+    files::damaged(path, format!("line {line}: {what}"))
+}

@@ -1,0 +1,233 @@
+//! What the segments say, summed up.
+
+use crate::{
+    ledger::Ledger,
+    record::{Entry, Summary},
+    rows::RowSet,
+    segment::Segments,
+};
+use batchwright_core::{Money, Result, Usage};
+
+/// Rows named in lists at most; the counts beside them are complete.
+const NAMED_ROWS: usize = 100_000;
+
+/// What the segments say, summed up. Memory: 4 bits for each row, and the lists.
+///
+/// Where a row has several outcomes, the first success counts, else the first outcome, in the order of
+/// epochs, segments and lines (F-099).
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Scan {
+    /// Rows that have an outcome.
+    pub finished: RowSet,
+    /// Rows whose outcome is a success.
+    pub succeeded: RowSet,
+    /// Rows that have more than one outcome.
+    pub duplicated: RowSet,
+    /// The final outcomes, one for each finished row.
+    pub tally: Tally,
+    /// Outcomes passed over for another one of the same row. They were paid too.
+    pub superseded: Tally,
+    /// Intents read.
+    pub intents: u64,
+    /// Rows that were to be sent and have no outcome since, ascending, at most 100 000. After a crash they may
+    /// have been billed, and are billed again when sent again.
+    pub in_flight: Vec<u64>,
+    /// How many such rows there are.
+    pub in_flight_rows: u64,
+    /// Rows that were in flight when a process ended and were sent again later, ascending, at most 100 000:
+    /// they may have been billed twice.
+    pub interrupted: Vec<u64>,
+    /// How many such rows there are.
+    pub interrupted_rows: u64,
+    /// Attempts that may have been billed besides the final ones: those the outcomes name, and one for each
+    /// time a row was in flight when a process ended and was sent again.
+    pub possibly_paid: u64,
+    /// Torn last lines passed over: of a process that writes now, or that ended and left it.
+    pub torn: u64,
+}
+
+/// Outcomes by status, and what they took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tally {
+    /// The model answered.
+    pub succeeded: u64,
+    /// Failed for good.
+    pub failed: u64,
+    /// The model or a policy refused.
+    pub refused: u64,
+    /// The window closed first.
+    pub expired: u64,
+    /// Cancelled first.
+    pub cancelled: u64,
+    /// No file holds a line.
+    pub missing: u64,
+    /// A line cannot be read.
+    pub unreadable: u64,
+    /// Known token counters, summed.
+    pub usage: Usage,
+    /// Outcomes whose counters are unknown.
+    pub usage_unknown: u64,
+    /// Known costs, summed.
+    pub cost: Money,
+    /// Outcomes whose cost is unknown.
+    pub cost_unknown: u64,
+}
+
+impl Tally {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.succeeded
+            + self.failed
+            + self.refused
+            + self.expired
+            + self.cancelled
+            + self.missing
+            + self.unreadable
+    }
+
+    fn add(&mut self, summary: &Summary<'_>) {
+        let count = match summary.status {
+            "succeeded" => &mut self.succeeded,
+            "failed" => &mut self.failed,
+            "refused" => &mut self.refused,
+            "expired" => &mut self.expired,
+            "cancelled" => &mut self.cancelled,
+            "missing" => &mut self.missing,
+            // The line was checked to hold one of the seven.
+            _ => &mut self.unreadable,
+        };
+        *count += 1;
+        match &summary.usage {
+            Some(usage) => self.usage.add(usage),
+            None => self.usage_unknown += 1,
+        }
+        match summary.cost {
+            Some(cost) => self.cost = self.cost + cost,
+            None => self.cost_unknown += 1,
+        }
+    }
+}
+
+/// Which of a row's outcomes is the final one, asked in the order of the lines.
+pub(crate) struct Finals {
+    succeeded: RowSet,
+    taken: RowSet,
+}
+
+impl Finals {
+    pub(crate) fn new(succeeded: RowSet) -> Self {
+        Self {
+            succeeded,
+            taken: RowSet::new(),
+        }
+    }
+
+    pub(crate) fn is_final(&mut self, row: u64, success: bool) -> bool {
+        (success || !self.succeeded.contains(row)) && self.taken.insert(row)
+    }
+}
+
+impl Scan {
+    pub(crate) fn run(ledger: &Ledger) -> Result<Self> {
+        let mut scan = Self::default();
+        let mut sent = Sent::default();
+        let mut segments = Segments::of(ledger)?;
+        let epochs: Vec<u64> = segments.names().iter().map(|name| name.epoch).collect();
+        while let Some((segment, _, entry)) = segments.next()? {
+            sent.enter(epochs[segment]);
+            match entry {
+                Entry::Intent { row } => {
+                    scan.intents += 1;
+                    sent.intent(row);
+                }
+                Entry::Outcome { row, summary } => {
+                    sent.outcome(row);
+                    if summary.is_success() {
+                        scan.succeeded.insert(row);
+                    }
+                    if !scan.finished.insert(row) {
+                        scan.duplicated.insert(row);
+                    }
+                    scan.possibly_paid += summary.possibly_paid();
+                    scan.tally.add(&summary);
+                }
+            }
+        }
+        scan.torn = segments.torn();
+        if !scan.duplicated.is_empty() {
+            scan.separate(ledger)?;
+        }
+        let mut open = sent.open;
+        open.extend(sent.cut.iter());
+        scan.in_flight_rows = open.len();
+        scan.in_flight = open.iter().take(NAMED_ROWS).collect();
+        scan.interrupted_rows = sent.again.len();
+        scan.interrupted = sent.again.iter().take(NAMED_ROWS).collect();
+        scan.possibly_paid += sent.resent;
+        Ok(scan)
+    }
+
+    /// Tells final outcomes from superseded ones, which takes a second reading: only after the first one is it
+    /// known which rows have a success.
+    fn separate(&mut self, ledger: &Ledger) -> Result<()> {
+        (self.tally, self.superseded) = (Tally::default(), Tally::default());
+        let mut finals = Finals::new(self.succeeded.clone());
+        let mut segments = Segments::of(ledger)?;
+        while let Some((_, _, entry)) = segments.next()? {
+            if let Entry::Outcome { row, summary } = entry {
+                // Lines appended since the first reading belong to the next scan.
+                if !self.finished.contains(row) {
+                    continue;
+                }
+                if finals.is_final(row, summary.is_success()) {
+                    self.tally.add(&summary);
+                } else {
+                    self.superseded.add(&summary);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rows between intent and outcome.
+#[derive(Default)]
+struct Sent {
+    epoch: u64,
+    /// Intents of this epoch without an outcome.
+    open: RowSet,
+    /// Intents of older epochs without an outcome: their process ended first.
+    cut: RowSet,
+    /// Cut rows that were sent again.
+    again: RowSet,
+    resent: u64,
+}
+
+impl Sent {
+    fn enter(&mut self, epoch: u64) {
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            let open = std::mem::take(&mut self.open);
+            self.cut.extend(open.iter());
+        }
+    }
+
+    fn intent(&mut self, row: u64) {
+        if self.cut.remove(row) {
+            self.again.insert(row);
+            self.resent += 1;
+        }
+        self.open.insert(row);
+    }
+
+    fn outcome(&mut self, row: u64) {
+        self.open.remove(row);
+        // An outcome without an intent came by the other lane: that is a second payment, too.
+        if self.cut.remove(row) {
+            self.again.insert(row);
+            self.resent += 1;
+        }
+    }
+}

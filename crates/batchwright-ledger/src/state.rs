@@ -1,0 +1,236 @@
+//! What the journal says about a chunk: a fold over its entries.
+
+use batchwright_core::{BatchHandle, BatchStatus, JournalEntry, JournalEvent, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// Where one chunk is, as its journal tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ChunkState {
+    /// The chunk's number within the job.
+    pub chunk: u32,
+    /// The newest attempt, from 1.
+    pub attempt: u32,
+    /// Its lines.
+    pub requests: u64,
+    /// The size of the newest attempt's file.
+    pub bytes: u64,
+    /// The newest attempt's SHA-256, lower-case hex; empty while nothing is sealed.
+    pub sha256: String,
+    /// The provider it is for.
+    pub provider: String,
+    /// The endpoint it is for.
+    pub endpoint: String,
+    /// The model it names.
+    pub model: String,
+    /// How far it is.
+    pub phase: ChunkPhase,
+    /// The newest batch, once there is one.
+    pub handle: Option<BatchHandle>,
+    /// Why a person must decide, while one must.
+    pub held: Option<String>,
+    /// When the last fact was written, by the local clock; for people.
+    pub last_at: Timestamp,
+}
+
+/// How far a chunk is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ChunkPhase {
+    /// Its file is whole; nothing was sent.
+    Sealed,
+    /// An upload may be under way.
+    Uploading,
+    /// The upload is stored.
+    Uploaded,
+    /// A create may have been sent.
+    Creating,
+    /// A create was sent and its fate is unclear.
+    Unknown,
+    /// The create had no effect; its input is being deleted.
+    Absent,
+    /// The absent attempt's input is gone; a new attempt may follow.
+    Fenced,
+    /// The provider created nothing.
+    Refused {
+        /// The error's text, redacted.
+        message: String,
+        /// Whether it can be tried again as it is.
+        retryable: bool,
+    },
+    /// A person must decide.
+    Held,
+    /// A batch exists.
+    Running {
+        /// The batch.
+        handle: BatchHandle,
+        /// Its state when last seen to change; `None` right after the create.
+        status: Option<BatchStatus>,
+    },
+    /// At least one result file is whole on disk.
+    Downloaded,
+    /// Every row has its outcome.
+    Merged {
+        /// How many rows.
+        rows: u64,
+    },
+}
+
+impl ChunkPhase {
+    /// The phase's stable name, `snake_case`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Sealed => "sealed",
+            Self::Uploading => "uploading",
+            Self::Uploaded => "uploaded",
+            Self::Creating => "creating",
+            Self::Unknown => "unknown",
+            Self::Absent => "absent",
+            Self::Fenced => "fenced",
+            Self::Refused { .. } => "refused",
+            Self::Held => "held",
+            Self::Running { .. } => "running",
+            Self::Downloaded => "downloaded",
+            Self::Merged { .. } => "merged",
+        }
+    }
+
+    /// Whether nothing is left to do for the chunk.
+    pub fn is_merged(&self) -> bool {
+        matches!(self, Self::Merged { .. })
+    }
+}
+
+/// Takes one more fact into account. `attempt` is the one the fact belongs to.
+pub(crate) fn fold(state: Option<ChunkState>, attempt: u32, entry: &JournalEntry) -> ChunkState {
+    let mut state = state.unwrap_or_else(|| ChunkState {
+        chunk: entry.chunk,
+        attempt,
+        requests: 0,
+        bytes: 0,
+        sha256: String::new(),
+        provider: String::new(),
+        endpoint: String::new(),
+        model: String::new(),
+        phase: ChunkPhase::Sealed,
+        handle: None,
+        held: None,
+        last_at: entry.at,
+    });
+    state.attempt = state.attempt.max(attempt);
+    state.last_at = entry.at;
+    state.held = None;
+    let running = |state: &mut ChunkState, handle: &BatchHandle, status: Option<BatchStatus>| {
+        state.handle = Some(handle.clone());
+        state.phase = ChunkPhase::Running {
+            handle: handle.clone(),
+            status,
+        };
+    };
+    match &entry.event {
+        JournalEvent::Seal {
+            sha256,
+            bytes,
+            requests,
+            provider,
+            endpoint,
+            model,
+        } => {
+            state.sha256.clone_from(sha256);
+            state.bytes = *bytes;
+            state.requests = *requests;
+            state.provider.clone_from(provider);
+            state.endpoint.clone_from(endpoint);
+            state.model.clone_from(model);
+            state.phase = ChunkPhase::Sealed;
+        }
+        JournalEvent::UploadIntent { .. } => state.phase = ChunkPhase::Uploading,
+        JournalEvent::Uploaded { .. } => state.phase = ChunkPhase::Uploaded,
+        JournalEvent::CreateIntent { .. } => state.phase = ChunkPhase::Creating,
+        JournalEvent::Created { handle, .. } | JournalEvent::Adopted { handle, .. } => {
+            running(&mut state, handle, None);
+        }
+        JournalEvent::CreateRefused {
+            message, retryable, ..
+        } => {
+            state.phase = ChunkPhase::Refused {
+                message: message.clone(),
+                retryable: *retryable,
+            };
+        }
+        JournalEvent::CreateUnknown { .. } | JournalEvent::ListedClean { .. } => {
+            state.phase = ChunkPhase::Unknown;
+        }
+        JournalEvent::Absent { .. } => state.phase = ChunkPhase::Absent,
+        JournalEvent::Fenced { .. } => state.phase = ChunkPhase::Fenced,
+        JournalEvent::Held { reason, .. } => {
+            state.phase = ChunkPhase::Held;
+            state.held = Some(reason.clone());
+        }
+        JournalEvent::Status { handle, status } => {
+            running(&mut state, handle, Some(status.clone()));
+        }
+        JournalEvent::CancelIntent { handle } => state.handle = Some(handle.clone()),
+        JournalEvent::Downloaded { handle, .. } => {
+            state.handle = Some(handle.clone());
+            state.phase = ChunkPhase::Downloaded;
+        }
+        JournalEvent::Merged { rows } => state.phase = ChunkPhase::Merged { rows: *rows },
+    }
+    state
+}
+
+/// The attempt a fact names itself, where it does.
+pub(crate) fn attempt_of(event: &JournalEvent) -> Option<u32> {
+    match event {
+        JournalEvent::UploadIntent { tag }
+        | JournalEvent::Uploaded { tag, .. }
+        | JournalEvent::CreateIntent { tag, .. }
+        | JournalEvent::Created { tag, .. }
+        | JournalEvent::CreateRefused { tag, .. }
+        | JournalEvent::CreateUnknown { tag, .. }
+        | JournalEvent::ListedClean { tag }
+        | JournalEvent::Adopted { tag, .. }
+        | JournalEvent::Absent { tag }
+        | JournalEvent::Fenced { tag }
+        | JournalEvent::Held { tag, .. } => Some(tag.attempt()),
+        JournalEvent::Seal { .. }
+        | JournalEvent::Status { .. }
+        | JournalEvent::CancelIntent { .. }
+        | JournalEvent::Downloaded { .. }
+        | JournalEvent::Merged { .. } => None,
+    }
+}
+
+/// Whether an effect at the provider follows the fact.
+pub(crate) fn is_intent(event: &JournalEvent) -> bool {
+    matches!(
+        event,
+        JournalEvent::UploadIntent { .. }
+            | JournalEvent::CreateIntent { .. }
+            | JournalEvent::CancelIntent { .. }
+    )
+}
+
+/// The fact's stable name, as in its JSON.
+pub(crate) fn kind_of(event: &JournalEvent) -> &'static str {
+    match event {
+        JournalEvent::Seal { .. } => "seal",
+        JournalEvent::UploadIntent { .. } => "upload_intent",
+        JournalEvent::Uploaded { .. } => "uploaded",
+        JournalEvent::CreateIntent { .. } => "create_intent",
+        JournalEvent::Created { .. } => "created",
+        JournalEvent::CreateRefused { .. } => "create_refused",
+        JournalEvent::CreateUnknown { .. } => "create_unknown",
+        JournalEvent::ListedClean { .. } => "listed_clean",
+        JournalEvent::Adopted { .. } => "adopted",
+        JournalEvent::Absent { .. } => "absent",
+        JournalEvent::Fenced { .. } => "fenced",
+        JournalEvent::Held { .. } => "held",
+        JournalEvent::Status { .. } => "status",
+        JournalEvent::CancelIntent { .. } => "cancel_intent",
+        JournalEvent::Downloaded { .. } => "downloaded",
+        JournalEvent::Merged { .. } => "merged",
+    }
+}
