@@ -12,8 +12,8 @@ use batchwright_core::{
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
 use reqwest::{
-    Method, Response,
-    header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderValue},
+    Method, Response, Version,
+    header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HeaderValue},
 };
 use std::{
     fmt,
@@ -244,6 +244,11 @@ impl HttpClient {
         let cap = limits.body_cap(status);
         let mut response = response;
         let headers = std::mem::take(response.headers_mut());
+        let keeps_alive = !fresh_connection
+            && response.version() >= Version::HTTP_11
+            && headers
+                .get(CONNECTION)
+                .is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"close"));
         Ok(StreamReply {
             status,
             headers,
@@ -254,6 +259,7 @@ impl HttpClient {
                 deadline,
                 read: 0,
                 cap: limits.max_body,
+                keeps_alive,
                 busy,
             }),
             cap,
@@ -349,7 +355,7 @@ impl HttpClientBuilder {
     /// `ConfigInvalid` where the extra CA or a proxy's URL is unusable.
     pub fn build(self) -> Result<HttpClient> {
         let tls = tls::config(&self.extra_roots)?;
-        let tally = Arc::new(Tally::default());
+        let tally = Arc::new(Tally::new());
         let local = self.pair(&tls, &tally, false)?;
         let remote = if self.proxy {
             self.pair(&tls, &tally, true)?
@@ -568,6 +574,8 @@ struct Incoming {
     deadline: Deadline,
     read: u64,
     cap: u64,
+    /// Whether the connection outlives this exchange.
+    keeps_alive: bool,
     /// Held until the body ends or is dropped.
     busy: Busy,
 }
@@ -586,7 +594,6 @@ fn body_stream(incoming: Incoming) -> ByteStream {
 
 impl Incoming {
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        let _ = &self.busy;
         let until = later(Instant::now(), self.idle).min(self.deadline.at);
         let piece = match timeout_at(until, self.response.chunk()).await {
             Ok(Ok(piece)) => piece,
@@ -606,6 +613,9 @@ impl Incoming {
                 ));
             }
         };
+        if piece.is_none() && self.keeps_alive {
+            self.busy.returns();
+        }
         if let Some(bytes) = &piece {
             self.read = self.read.saturating_add(bytes.len() as u64);
             if self.read > self.cap {

@@ -11,17 +11,21 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// How long a new connection waits for one that is on its way back. Returning takes microseconds;
-/// under load, as long as the runtime's queue is.
-const GRACE: Duration = Duration::from_millis(10);
+/// How long a new connection waits at most for one that is on its way back. Returning takes
+/// microseconds; on a machine under load, as long as the runtime's queue is.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// How long after the last exchange ended a connection may still be on its way back. Later ones are in
+/// the pool already, so that a poller that found it empty waits for nothing.
+const RETURNING: Duration = Duration::from_secs(1);
 
 tokio::task_local! {
     /// Set while a request waits for its connection: what the pool finishes in the background is
@@ -34,34 +38,77 @@ pub(crate) async fn wanted<F: Future>(exchange: F) -> F::Output {
     WANTED.scope((), exchange).await
 }
 
-/// How many exchanges are under way and how many connections were ever opened.
-#[derive(Debug, Default)]
+/// How many exchanges are under way and how many connections are open, as far as can be seen from here.
+#[derive(Debug)]
 pub(crate) struct Tally {
     busy: AtomicUsize,
-    opened: AtomicUsize,
+    open: AtomicUsize,
+    start: Instant,
+    /// Milliseconds from `start` to the end of the exchange that ended last, plus one; 0 is none.
+    last_end: AtomicU64,
 }
 
 /// Counts one exchange until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<Tally>);
+pub(crate) struct Busy {
+    tally: Arc<Tally>,
+    /// Whether the connection goes back to the pool.
+    returns: bool,
+}
 
 impl Tally {
+    pub(crate) fn new() -> Self {
+        Self {
+            busy: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            start: Instant::now(),
+            last_end: AtomicU64::new(0),
+        }
+    }
+
     /// Counts an exchange.
     pub(crate) fn start(self: &Arc<Self>) -> Busy {
         self.busy.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(self))
+        Busy {
+            tally: Arc::clone(self),
+            returns: false,
+        }
     }
 
-    /// Whether some open connection may be idle or about to be: if every one ever opened has an
-    /// exchange of its own, waiting for one is in vain.
-    fn may_have_idle(&self) -> bool {
-        self.opened.load(Ordering::Relaxed) >= self.busy.load(Ordering::Relaxed)
+    /// Whether a connection may be on its way back to the pool. Not if each has an exchange of its own.
+    fn expects_one_back(&self) -> bool {
+        let last_end = self.last_end.load(Ordering::Relaxed);
+        self.open.load(Ordering::Relaxed) >= self.busy.load(Ordering::Relaxed)
+            && last_end > 0
+            && self.now().saturating_sub(last_end.into()) < RETURNING.as_millis()
+    }
+
+    fn now(&self) -> u128 {
+        self.start.elapsed().as_millis() + 1
+    }
+}
+
+impl Busy {
+    /// The answer was read to its end and the server keeps the connection.
+    pub(crate) fn returns(&mut self) {
+        self.returns = true;
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+        self.tally.busy.fetch_sub(1, Ordering::Relaxed);
+        if self.returns {
+            let now = u64::try_from(self.tally.now()).unwrap_or(u64::MAX);
+            self.tally.last_end.store(now, Ordering::Relaxed);
+        } else {
+            let less = |open: usize| open.checked_sub(1);
+            // Already 0 where the connection was never made.
+            let _ = self
+                .tally
+                .open
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
     }
 }
 
@@ -106,7 +153,8 @@ where
         let connect = self.inner.call(target);
         let tally = Arc::clone(&self.tally);
         Box::pin(async move {
-            if tally.may_have_idle() {
+            let mut replaces = false;
+            if tally.expects_one_back() {
                 let mut grace = pin!(tokio::time::sleep(GRACE));
                 poll_fn(|cx| {
                     if WANTED.try_with(|()| ()).is_err() {
@@ -117,8 +165,14 @@ where
                     grace.as_mut().poll(cx).map(Ok)
                 })
                 .await?;
+                // None came back: one that was counted as open must have been closed while idle.
+                replaces = true;
             }
-            tally.opened.fetch_add(1, Ordering::Relaxed);
+            // Counted before it is there, so that the next call does not open another meanwhile. Where
+            // it fails, the end of its exchange takes it off again.
+            if !replaces {
+                tally.open.fetch_add(1, Ordering::Relaxed);
+            }
             connect.await
         })
     }
