@@ -103,6 +103,23 @@ async fn f_027_rows_that_all_fail_alike_stop_the_run_and_keep_their_outcomes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn f_027_one_answer_that_is_still_being_recorded_shows_that_rows_can_succeed() {
+    let provider = Scripted::new(|row, _| match row {
+        0 => (SECOND, ok()),
+        _ => (SECOND * 2, fail(ErrorKind::InvalidRequest)),
+    });
+    let tape = Arc::new(Tape {
+        outcome_takes: SECOND * 60,
+        ..Tape::default()
+    });
+    let pool = ParallelPool::new(provider, options(50));
+    let run = pool.run(rows(50), tape, CancellationToken::new());
+    let (finished, end) = collect(run).await;
+    assert!(is_complete(&end), "{end:?}");
+    assert_eq!(finished.len(), 50);
+}
+
+#[tokio::test(start_paused = true)]
 async fn f_157_a_stop_loses_nothing() {
     // At any moment, also before anything is sent.
     for millis in [0, 1, 999, 1_500, 4_000, 6_500, 11_111, 1_000_000] {
