@@ -7,8 +7,11 @@ mod fingerprint;
 mod requests;
 mod template;
 
+mod sink;
+
 pub use fingerprint::Fingerprint;
 pub use requests::{DuplicateIds, RequestBuilder};
 pub use row::Row;
+pub use sink::{Sink, SinkFormat, SinkOptions};
 pub use source::{RowError, Source, SourceFormat, SourceOptions};
 pub use template::Template;
