@@ -4,10 +4,10 @@ use crate::{
     files::{self, Access, TempFile},
     journal::ChunkFile,
     ledger::Ledger,
-    wire,
 };
 use batchwright_core::{
     Error, ErrorKind, JournalEntry, JournalEvent, Result, SealedBatch, SealedBody, Timestamp,
+    WireId, WirePrefix,
 };
 use memchr::memmem;
 use std::{
@@ -30,12 +30,11 @@ fn misuse(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::Unexpected, what)
 }
 
-fn check_prefix(prefix: &str) -> Result<()> {
-    if wire::parse_wire_id(&wire::wire_id(prefix, 0)).is_some() {
-        Ok(())
-    } else {
-        Err(misuse("a wire id's prefix is 8 of a-z and 0-9"))
-    }
+fn read_prefix(prefix: &str) -> Result<WirePrefix> {
+    format!("{prefix}-0")
+        .parse()
+        .map(|id: WireId| id.prefix())
+        .map_err(|_| misuse("a wire id's prefix is a letter and 7 of a-z and 0-9"))
 }
 
 /// Where the id made of `quoted` (`"prefix-`) begins in a line, as the ledger allows it: its first
@@ -55,7 +54,7 @@ fn id_in_line(line: &[u8], quoted: &memmem::Finder<'_>) -> Option<usize> {
 pub struct ChunkWriter {
     ledger: Ledger,
     chunk: u32,
-    prefix: String,
+    prefix: WirePrefix,
     quoted: memmem::Finder<'static>,
     lines: TempFile,
     rows: TempFile,
@@ -65,7 +64,7 @@ pub struct ChunkWriter {
 impl ChunkWriter {
     pub(crate) fn new(ledger: Ledger, chunk: u32, wire_prefix: &str) -> Result<Self> {
         ledger.writable()?;
-        check_prefix(wire_prefix)?;
+        let prefix = read_prefix(wire_prefix)?;
         if ledger.journal().seal(chunk, 1)?.is_some() {
             return Err(misuse(format!("write chunk {chunk}: it is sealed already")));
         }
@@ -73,14 +72,14 @@ impl ChunkWriter {
             lines: TempFile::create(ledger.path("chunks", &lines_name(chunk, 1)))?,
             rows: TempFile::create(ledger.path("chunks", &rows_name(chunk)))?,
             quoted: memmem::Finder::new(&format!("\"{wire_prefix}-")).into_owned(),
-            prefix: wire_prefix.to_owned(),
+            prefix,
             ledger,
             chunk,
             requests: 0,
         })
     }
 
-    /// Adds a row's line, which is without its newline and carries the row's [`crate::wire_id`] in quotes
+    /// Adds a row's line, which is without its newline and carries the row's [`WireId`] in quotes
     /// before any other text that begins like one. `custom_id` is kept byte for byte (F-172, F-181).
     ///
     /// # Errors
@@ -90,9 +89,9 @@ impl ChunkWriter {
         if memchr::memchr(b'\n', line).is_some() {
             return Err(misuse("write a chunk: a line holds a newline"));
         }
-        let id = wire::wire_id(&self.prefix, row);
+        let id = WireId::new(self.prefix, row).to_string();
         let start = id_in_line(line, &self.quoted);
-        let rest = &id.as_bytes()[self.prefix.len() + 1..];
+        let rest = &id.as_bytes()[self.prefix.as_str().len() + 1..];
         if start.is_none_or(|start| {
             !line[start..].starts_with(rest) || line.get(start + rest.len()) != Some(&b'"')
         }) {
@@ -149,7 +148,7 @@ impl ChunkWriter {
         };
         let file = ChunkFile {
             attempt: 1,
-            wire_prefix: self.prefix,
+            wire_prefix: self.prefix.to_string(),
             rows_sha256,
         };
         let entry = JournalEntry::new(self.chunk, at, seal);
@@ -273,8 +272,8 @@ impl SealedChunk {
         new_prefix: &str,
     ) -> Result<Self> {
         ledger.writable()?;
-        check_prefix(old_prefix)?;
-        check_prefix(new_prefix)?;
+        read_prefix(old_prefix)?;
+        read_prefix(new_prefix)?;
         if let Some((sealed, _)) = Self::find(ledger, chunk, attempt)? {
             if sealed.wire_prefix != new_prefix {
                 return Err(misuse(format!(

@@ -376,7 +376,7 @@ impl UnorderedOutcomes {
         let scan = Scan::run(ledger)?;
         Ok(Self {
             segments: Segments::of(ledger)?,
-            finals: Finals::new(scan.succeeded),
+            finals: Finals::new(scan.answered),
         })
     }
 }

@@ -452,28 +452,24 @@ impl Journal {
     }
 
     pub(crate) fn segments(&self) -> Result<Vec<SealedSegment>> {
-        let read = || -> rusqlite::Result<Vec<(i64, u32, i64, String, i64, i64)>> {
+        // A negative number was not written by us; as the largest one it matches no file.
+        let count = |number: i64| u64::try_from(number).unwrap_or(u64::MAX);
+        let read = || -> rusqlite::Result<Vec<SealedSegment>> {
             self.connection
                 .prepare_cached("SELECT epoch, number, bytes, sha256, outcomes, intents FROM segments ORDER BY epoch, number")?
                 .query_map([], |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+                    Ok(SealedSegment {
+                        epoch: count(row.get(0)?),
+                        number: row.get(1)?,
+                        bytes: count(row.get(2)?),
+                        sha256: row.get(3)?,
+                        outcomes: count(row.get(4)?),
+                        intents: count(row.get(5)?),
+                    })
                 })?
                 .collect()
         };
-        read()
-            .map_err(|error| failed("read", error))?
-            .into_iter()
-            .map(|(epoch, number, bytes, sha256, outcomes, intents)| {
-                Ok(SealedSegment {
-                    epoch: to_u64(epoch)?,
-                    number,
-                    bytes: to_u64(bytes)?,
-                    sha256,
-                    outcomes: to_u64(outcomes)?,
-                    intents: to_u64(intents)?,
-                })
-            })
-            .collect()
+        read().map_err(|error| failed("read", error))
     }
 
     pub(crate) fn put_segment(&mut self, segment: &SealedSegment) -> Result<()> {

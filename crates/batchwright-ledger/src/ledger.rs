@@ -248,7 +248,7 @@ impl Ledger {
     /// Starts the file of chunk number `chunk`, whose lines carry ids made of `wire_prefix`.
     ///
     /// # Errors
-    /// `Unexpected` where the chunk is sealed already or the prefix is not of [`crate::wire_prefix`]'s form;
+    /// `Unexpected` where the chunk is sealed already or the prefix is no [`batchwright_core::WirePrefix`];
     /// `Storage` where the files cannot be made.
     pub fn chunk_writer(&self, chunk: u32, wire_prefix: &str) -> Result<ChunkWriter> {
         ChunkWriter::new(self.clone(), chunk, wire_prefix)

@@ -8,7 +8,6 @@ mod state;
 mod chunk;
 mod raw;
 mod set_aside;
-mod wire;
 
 mod outcome_log;
 mod record;
@@ -32,4 +31,3 @@ pub use scan::{Scan, Tally};
 pub use set_aside::SetAside;
 pub use state::{ChunkPhase, ChunkState};
 pub use verify::{Finding, VerifyReport};
-pub use wire::{parse_wire_id, wire_id, wire_prefix};

@@ -189,7 +189,7 @@ impl OutcomeLog {
         for record in records {
             bulk.push(record)?;
         }
-        bulk.commit()
+        bulk.finish()
     }
 
     /// Starts an append of any number of outcomes from a blocking thread, such as those of a whole batch.
@@ -286,7 +286,7 @@ impl Drop for Shared {
 
 /// Many outcomes from a blocking thread: large writes, one sync at the end.
 ///
-/// Nothing is durable before [`BulkWriter::commit`] returns; dropped before, any number of the outcomes may
+/// Nothing is durable before [`BulkWriter::finish`] returns; dropped before, any number of the outcomes may
 /// have been written, which is harmless.
 pub struct BulkWriter {
     log: OutcomeLog,
@@ -322,7 +322,7 @@ impl BulkWriter {
     ///
     /// # Panics
     /// In an async task, which it would block.
-    pub fn commit(self) -> Result<()> {
+    pub fn finish(self) -> Result<()> {
         self.log
             .send_blocking(write(self.bytes, self.outcomes, true))
     }

@@ -21,13 +21,23 @@ pub struct Scan {
     /// Rows that have an outcome.
     pub finished: RowSet,
     /// Rows whose outcome is a success.
-    pub succeeded: RowSet,
+    pub answered: RowSet,
     /// Rows that have more than one outcome.
     pub duplicated: RowSet,
     /// The final outcomes, one for each finished row.
     pub tally: Tally,
-    /// Outcomes passed over for another one of the same row. They were paid too.
-    pub superseded: Tally,
+    /// Known token counters of the final outcomes, summed.
+    pub usage: Usage,
+    /// Final outcomes whose counters are unknown.
+    pub usage_unknown: u64,
+    /// Known costs of the final outcomes, summed.
+    pub cost: Money,
+    /// Final outcomes whose cost is unknown.
+    pub cost_unknown: u64,
+    /// Outcomes passed over for another one of the same row.
+    pub superseded: u64,
+    /// What those are known to have cost: paid too, where they are answers of their own and no copies.
+    pub superseded_cost: Money,
     /// Intents read.
     pub intents: u64,
     /// Rows that were to be sent and have no outcome since, ascending, at most 100 000. After a crash they may
@@ -47,7 +57,7 @@ pub struct Scan {
     pub torn: u64,
 }
 
-/// Outcomes by status, and what they took.
+/// Outcomes by status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tally {
@@ -65,14 +75,6 @@ pub struct Tally {
     pub missing: u64,
     /// A line cannot be read.
     pub unreadable: u64,
-    /// Known token counters, summed.
-    pub usage: Usage,
-    /// Outcomes whose counters are unknown.
-    pub usage_unknown: u64,
-    /// Known costs, summed.
-    pub cost: Money,
-    /// Outcomes whose cost is unknown.
-    pub cost_unknown: u64,
 }
 
 impl Tally {
@@ -87,8 +89,8 @@ impl Tally {
             + self.unreadable
     }
 
-    fn add(&mut self, summary: &Summary<'_>) {
-        let count = match summary.status {
+    fn add(&mut self, status: &str) {
+        let count = match status {
             "succeeded" => &mut self.succeeded,
             "failed" => &mut self.failed,
             "refused" => &mut self.refused,
@@ -99,14 +101,6 @@ impl Tally {
             _ => &mut self.unreadable,
         };
         *count += 1;
-        match &summary.usage {
-            Some(usage) => self.usage.add(usage),
-            None => self.usage_unknown += 1,
-        }
-        match summary.cost {
-            Some(cost) => self.cost = self.cost + cost,
-            None => self.cost_unknown += 1,
-        }
     }
 }
 
@@ -145,13 +139,13 @@ impl Scan {
                 Entry::Outcome { row, summary } => {
                     sent.outcome(row);
                     if summary.is_success() {
-                        scan.succeeded.insert(row);
+                        scan.answered.insert(row);
                     }
                     if !scan.finished.insert(row) {
                         scan.duplicated.insert(row);
                     }
                     scan.possibly_paid += summary.possibly_paid();
-                    scan.tally.add(&summary);
+                    scan.add(&summary);
                 }
             }
         }
@@ -169,11 +163,31 @@ impl Scan {
         Ok(scan)
     }
 
+    /// How many rows' outcome is a success.
+    pub fn succeeded(&self) -> u64 {
+        self.tally.succeeded
+    }
+
+    /// Counts a final outcome.
+    fn add(&mut self, summary: &Summary<'_>) {
+        self.tally.add(summary.status);
+        match &summary.usage {
+            Some(usage) => self.usage.add(usage),
+            None => self.usage_unknown += 1,
+        }
+        match summary.cost {
+            Some(cost) => self.cost = self.cost + cost,
+            None => self.cost_unknown += 1,
+        }
+    }
+
     /// Tells final outcomes from superseded ones, which takes a second reading: only after the first one is it
     /// known which rows have a success.
     fn separate(&mut self, ledger: &Ledger) -> Result<()> {
-        (self.tally, self.superseded) = (Tally::default(), Tally::default());
-        let mut finals = Finals::new(self.succeeded.clone());
+        self.tally = Tally::default();
+        (self.usage, self.usage_unknown) = (Usage::default(), 0);
+        (self.cost, self.cost_unknown) = (Money::ZERO, 0);
+        let mut finals = Finals::new(self.answered.clone());
         let mut segments = Segments::of(ledger)?;
         while let Some((_, _, entry)) = segments.next()? {
             if let Entry::Outcome { row, summary } = entry {
@@ -182,9 +196,11 @@ impl Scan {
                     continue;
                 }
                 if finals.is_final(row, summary.is_success()) {
-                    self.tally.add(&summary);
+                    self.add(&summary);
                 } else {
-                    self.superseded.add(&summary);
+                    self.superseded += 1;
+                    self.superseded_cost =
+                        self.superseded_cost + summary.cost.unwrap_or(Money::ZERO);
                 }
             }
         }

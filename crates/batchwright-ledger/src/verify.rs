@@ -120,7 +120,7 @@ impl VerifyReport {
             Err(error) => return self.find("segments", error.message()),
         };
         self.finished = scan.finished.len();
-        self.superseded = scan.superseded.total();
+        self.superseded = scan.superseded;
         let Some(input_rows) = input_rows else {
             return;
         };
