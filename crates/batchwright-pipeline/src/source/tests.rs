@@ -349,6 +349,17 @@ fn f_202_names_in_errors_hold_no_control_characters() {
     assert!(shown(&"x".repeat(100)).chars().count() < 70);
 }
 
+#[test]
+fn the_parts_cross_threads() {
+    fn moves<T: Send + 'static>() {}
+    fn is_shared<T: Send + Sync + 'static>() {}
+    moves::<Source>();
+    moves::<crate::Sink>();
+    is_shared::<Row>();
+    is_shared::<RowError>();
+    is_shared::<crate::RequestBuilder>();
+}
+
 /// Yields one byte at a time, so that every state crosses a chunk.
 struct Trickle(Cursor<Vec<u8>>);
 
