@@ -672,3 +672,6 @@ fn object<'a, T: Deserialize<'a>>(client: &Client, reply: &'a Reply) -> Result<T
     }
     serde_json::from_str(body).map_err(|_| odd())
 }
+
+#[cfg(test)]
+mod tests;
