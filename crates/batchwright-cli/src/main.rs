@@ -1,2 +1,76 @@
-//! The `batchwright` command.
-fn main() {}
+//! The `batchwright` command: bulk LLM work from a file, as a job that survives crashes.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command talks to its terminal"
+)]
+
+mod args;
+mod run;
+
+mod cancel;
+mod emulator;
+mod jobs;
+mod results;
+mod status;
+mod verify;
+
+mod environment;
+mod exit;
+mod folder;
+mod progress;
+mod sandbox;
+mod signals;
+mod terminal;
+
+use args::{Cli, Command};
+use clap::Parser;
+use exit::Exit;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter =
+        EnvFilter::try_from_env("BATCHWRIGHT_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("start the runtime")),
+    };
+    let result = runtime.block_on(dispatch(cli));
+    // Blocking readers may sit in a system call; nothing they hold is worth waiting for.
+    runtime.shutdown_background();
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => fail(&error),
+    }
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    match cli.command {
+        Command::Run(args) => run::run(args).await,
+        Command::Resume(args) => run::resume(args).await,
+        Command::Status(args) => status::status(&args),
+        Command::Cancel(args) => cancel::cancel(args).await,
+        Command::Results(args) => results::results(&args),
+        Command::Verify(args) => verify::verify(&args),
+        Command::Jobs(args) => jobs::jobs(&args),
+        Command::Emulator(args) => emulator::emulator(args).await,
+        Command::Completions(args) => {
+            args::completions(args.shell);
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    terminal::error(error);
+    Exit::of(error).into()
+}

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod job;
+
 mod row;
 mod source;
 
@@ -10,7 +12,11 @@ mod template;
 mod sink;
 
 pub use fingerprint::Fingerprint;
-pub use requests::{DuplicateIds, RequestBuilder};
+pub use job::{
+    BatchLine, Job, JobControl, JobProgress, JobReport, JobSpec, LaneProvider, Progress,
+    ResultsOptions, RunOptions, WrittenResults,
+};
+pub use requests::RequestBuilder;
 pub use row::Row;
 pub use sink::{Sink, SinkFormat, SinkOptions};
 pub use source::{RowError, Source, SourceFormat, SourceOptions};

@@ -8,12 +8,7 @@ use crate::{
 use batchwright_core::{
     Chat, Error, ErrorKind, Message, Payload, Request, ResponseFormat, Result, Sampling,
 };
-use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, value::RawValue};
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    fmt,
-};
 
 /// Makes a request of each row.
 ///
@@ -164,7 +159,7 @@ impl RequestBuilder {
     }
 
     /// Whether rows may bring their own ids, so that two of them may be equal. With a header this is known
-    /// beforehand, and where it is false no [`DuplicateIds`] is needed.
+    /// beforehand, and where it is false no two rows can have the same one.
     pub fn takes_ids(&self, header: Option<&[String]>) -> bool {
         let Some(header) = header else {
             return true;
@@ -353,70 +348,6 @@ fn with_model(body: &str, model: &str) -> String {
         ","
     };
     format!("{{\"model\":{}{separator}{rest}", Value::from(model))
-}
-
-/// Finds ids that stand twice (F-174). Ids are compared byte for byte (F-181).
-///
-/// It keeps the first 96 bits of each id's SHA-256 and the line, 16 bytes; with the table's own room that is
-/// 19 to 39 bytes for each row, and half as much again while it grows: about 300 MB for 10 million rows.
-/// Two of a billion different ids are taken for equal with a chance of 10⁻¹¹.
-#[derive(Default)]
-pub struct DuplicateIds {
-    lines: HashMap<[u32; 3], u32>,
-}
-
-impl DuplicateIds {
-    /// A checker that has seen nothing.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Notes the id of the row at `line`.
-    ///
-    /// # Errors
-    /// `InvalidRequest` naming both lines where the id was seen before. The id itself is not told.
-    pub fn check(&mut self, custom_id: &str, line: u64) -> Result<()> {
-        let digest = digest(&SHA256, custom_id.as_bytes());
-        let mut key = [0; 3];
-        for (word, bytes) in key.iter_mut().zip(digest.as_ref().chunks_exact(4)) {
-            *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        }
-        match self.lines.entry(key) {
-            Entry::Vacant(place) => {
-                place.insert(u32::try_from(line).unwrap_or(u32::MAX));
-                Ok(())
-            }
-            Entry::Occupied(first) => {
-                let first = match *first.get() {
-                    u32::MAX => format!("{} or later", u32::MAX),
-                    first => first.to_string(),
-                };
-                Err(Error::new(
-                    ErrorKind::InvalidRequest,
-                    format!(
-                        "make the request of line {line}: its custom_id is that of line {first} too; give \
-                         every row its own, or take ids from another column"
-                    ),
-                ))
-            }
-        }
-    }
-
-    /// How many ids were noted.
-    pub fn len(&self) -> usize {
-        self.lines.len()
-    }
-
-    /// Whether none was noted.
-    pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
-    }
-}
-
-impl fmt::Debug for DuplicateIds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DuplicateIds({})", self.lines.len())
-    }
 }
 
 #[cfg(test)]
@@ -675,28 +606,6 @@ mod tests {
         assert!(!prompt().takes_ids(Some(&header)));
         assert!(prompt().takes_ids(None));
         assert!(prompt().with_id_column("note").takes_ids(Some(&header)));
-    }
-
-    #[test]
-    fn f_174_f_181_equal_ids_are_told_by_both_lines_and_only_equal_ones() {
-        let mut ids = DuplicateIds::new();
-        for (line, id) in ["a", "A", "a ", "é", "e\u{301}", "", "1", "1.0", "row-1"]
-            .iter()
-            .enumerate()
-        {
-            ids.check(id, line as u64 + 2).unwrap();
-        }
-        assert_eq!(ids.len(), 9);
-        let error = ids.check("é", 40).unwrap_err();
-        assert!(error.message().contains("line 40"), "{error}");
-        assert!(error.message().contains("line 5 too"), "{error}");
-        ids.check("late", u64::MAX).unwrap();
-        assert!(
-            ids.check("late", u64::MAX)
-                .unwrap_err()
-                .message()
-                .contains("or later")
-        );
     }
 
     proptest! {

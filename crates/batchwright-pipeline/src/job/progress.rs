@@ -89,8 +89,16 @@ impl JobProgress {
         }
     }
 
-    pub(crate) fn batch(&self, chunk: u32, id: String, status: BatchStatus, counts: Option<BatchCounts>) {
-        self.lock().batches.insert(chunk, BatchLine { id, status, counts });
+    pub(crate) fn batch(
+        &self,
+        chunk: u32,
+        id: String,
+        status: BatchStatus,
+        counts: Option<BatchCounts>,
+    ) {
+        self.lock()
+            .batches
+            .insert(chunk, BatchLine { id, status, counts });
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
@@ -103,6 +111,8 @@ fn is_free(ending: &Ending) -> bool {
     match ending {
         Ending::Expired | Ending::Cancelled => true,
         Ending::Failed(error) => !error.is_ambiguous(),
-        Ending::Succeeded(_) | Ending::Refused(_) | Ending::Missing | Ending::Unreadable(_) => false,
+        Ending::Succeeded(_) | Ending::Refused(_) | Ending::Missing | Ending::Unreadable(_) => {
+            false
+        }
     }
 }

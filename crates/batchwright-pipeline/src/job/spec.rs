@@ -81,7 +81,9 @@ impl JobSpec {
 
     /// Whether answers are asked for as JSON, so that they are kept as JSON.
     pub(crate) fn wants_json(&self) -> bool {
-        self.schema.is_some() || self.extra.contains_key("response_format") || self.extra.contains_key("text")
+        self.schema.is_some()
+            || self.extra.contains_key("response_format")
+            || self.extra.contains_key("text")
     }
 
     /// Refuses to go on where `self` asks for something else than the job was started with.
@@ -92,11 +94,17 @@ impl JobSpec {
                 different.push(name);
             }
         };
-        note(self.provider == started.provider && self.model == started.model, "model");
+        note(
+            self.provider == started.provider && self.model == started.model,
+            "model",
+        );
         note(self.prompt == started.prompt, "prompt");
         note(self.system == started.system, "system prompt");
         note(self.schema == started.schema, "schema");
-        note(self.sampling == started.sampling && self.extra == started.extra, "parameters");
+        note(
+            self.sampling == started.sampling && self.extra == started.extra,
+            "parameters",
+        );
         note(self.id_column == started.id_column, "id column");
         note(self.source == started.source, "input format");
         note(self.lane == started.lane, "lane");
@@ -135,7 +143,9 @@ mod lane {
         serializer.serialize_str(lane.as_str())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Lane, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Lane, D::Error> {
         let word = String::deserialize(deserializer)?;
         word.parse().map_err(D::Error::custom)
     }

@@ -1,0 +1,336 @@
+//! The command line.
+
+use batchwright::core::{Lane, ModelSpec};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done, every row succeeded
+  1    a fault of this program
+  2    the command line, the settings or the input are wrong; nothing was sent
+  3    done, and some rows did not succeed
+  4    a person must decide before anything more is sent
+  5    the account, its key or its budget stopped the job; it can be resumed
+  6    the disk or a file failed
+  7    verify found something wrong
+  130  interrupted; the job can be resumed
+
+Environment:
+  OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_ORG_ID, OPENAI_PROJECT_ID
+                      the account; also from --env-file, never from the command line
+  HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY
+                      proxies; loopback addresses never go through one
+  BATCHWRIGHT_STATE   the folder jobs are kept in
+  BATCHWRIGHT_LOG     what is logged to standard error, such as info or batchwright_router=debug";
+
+/// Runs bulk LLM work as one job that survives crashes and never silently pays twice.
+#[derive(Debug, Parser)]
+#[command(name = "batchwright", version, after_long_help = EXIT_CODES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run every row of a file through a model; the same command again goes on where it stopped
+    Run(Box<RunArgs>),
+    /// Go on with a job by its name, with the settings it was started with
+    Resume(ResumeArgs),
+    /// Show how far a job is
+    Status(JobArgs),
+    /// Cancel a job: its batches at the provider, and every row not yet sent
+    Cancel(CancelArgs),
+    /// Write the results a job has so far
+    Results(ResultsArgs),
+    /// Prove from a job's files alone that every row has exactly one outcome
+    Verify(JobArgs),
+    /// List the jobs in the state folder
+    Jobs(JobsArgs),
+    /// Run the local emulator of the providers
+    Emulator(EmulatorArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// The input: .csv, .tsv, .jsonl or .json
+    pub(crate) input: PathBuf,
+    /// The model, as provider:model
+    #[arg(short, long, value_name = "PROVIDER:MODEL")]
+    pub(crate) model: Option<ModelSpec>,
+    /// Template of the prompt over the input's columns, such as 'Classify: {{ review }}'
+    #[arg(short, long, value_name = "TEMPLATE", conflicts_with = "prompt_file")]
+    pub(crate) prompt: Option<String>,
+    /// File with the template of the prompt
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompt_file: Option<PathBuf>,
+    /// Template of the system prompt
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) system: Option<String>,
+    /// JSON schema answers are held to
+    #[arg(long, value_name = "FILE")]
+    pub(crate) schema: Option<PathBuf>,
+    /// Direct calls, or the provider's cheaper batch API
+    #[arg(long, default_value = "realtime", value_parser = lane)]
+    pub(crate) lane: Lane,
+    /// Randomness of the answers, 0 to 2 [default: the provider's]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) temperature: Option<f64>,
+    /// The most tokens of an answer [default: the provider's]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_output_tokens: Option<u32>,
+    /// Column with the rows' ids [default: custom_id or id, else made from the row's number]
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) id_column: Option<String>,
+    /// Form of the input [default: told from its ending]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<InputFormat>,
+    /// The most rows of one batch [default: as many as the provider takes]
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) chunk_rows: Option<u64>,
+    /// The job's name [default: made of the input's name and the settings]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) job: Option<String>,
+    /// Use the local emulator instead of the provider: no account, no network, no cost
+    #[arg(long)]
+    pub(crate) sandbox: bool,
+    #[command(flatten)]
+    pub(crate) running: RunningArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// How a job runs.
+#[derive(Args, Debug)]
+pub(crate) struct RunningArgs {
+    /// Folder jobs are kept in
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "BATCHWRIGHT_STATE",
+        default_value = ".batchwright"
+    )]
+    pub(crate) state: PathBuf,
+    /// The most direct calls at once
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
+    pub(crate) concurrency: usize,
+    /// The longest one direct call may take, such as 90s or 10m [default: 10m]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<std::time::Duration>,
+    /// The most attempts at a row that fails without cost [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_attempts: Option<u32>,
+    /// How long a batch whose creation is unclear is looked for before it counts as not created
+    /// [default: 15m, in the sandbox 3s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) settle: Option<std::time::Duration>,
+    /// The longest wait between two looks at a batch [default: 5m, in the sandbox 500ms]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) poll: Option<std::time::Duration>,
+    /// File of NAME=VALUE lines with keys and base URLs, used where the environment has none
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Option<PathBuf>,
+    /// JSON file with prices of your own, laid over the built-in table
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prices: Option<PathBuf>,
+    /// Say nothing but errors
+    #[arg(short, long, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+    /// Progress and summary as JSON lines on standard error
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct OutputArgs {
+    /// Results file, .jsonl or .csv; - is standard output [default: INPUT.results.jsonl, or .csv for CSV]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Write results in the order they came in, not in the input's; JSONL only
+    #[arg(long)]
+    pub(crate) unordered: bool,
+    /// Do not put a ' before text in CSV cells that a spreadsheet would take for a formula
+    #[arg(long)]
+    pub(crate) raw_csv: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ResumeArgs {
+    /// The job's name
+    pub(crate) job: String,
+    #[command(flatten)]
+    pub(crate) running: RunningArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CancelArgs {
+    /// The job's name
+    pub(crate) job: String,
+    #[command(flatten)]
+    pub(crate) running: RunningArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct JobArgs {
+    /// The job's name
+    pub(crate) job: String,
+    /// Folder jobs are kept in
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "BATCHWRIGHT_STATE",
+        default_value = ".batchwright"
+    )]
+    pub(crate) state: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ResultsArgs {
+    /// The job's name
+    pub(crate) job: String,
+    /// Folder jobs are kept in
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "BATCHWRIGHT_STATE",
+        default_value = ".batchwright"
+    )]
+    pub(crate) state: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct JobsArgs {
+    /// Folder jobs are kept in
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "BATCHWRIGHT_STATE",
+        default_value = ".batchwright"
+    )]
+    pub(crate) state: PathBuf,
+    /// As JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EmulatorArgs {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8089")]
+    pub(crate) listen: SocketAddr,
+    /// Folder its files, batches and invoice are kept in [default: one that goes with the process]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Virtual seconds for each real one; 0 stands still until told [default: a small batch takes about 2 s]
+    #[arg(long, value_name = "N")]
+    pub(crate) time_scale: Option<f64>,
+    /// Seed of everything that varies
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Keys that are good, separated by commas [default: every well-formed one]
+    #[arg(long, value_name = "KEYS", value_delimiter = ',')]
+    pub(crate) keys: Vec<String>,
+    /// JSON file of fault rules
+    #[arg(long, value_name = "FILE")]
+    pub(crate) faults: Option<PathBuf>,
+    /// Requests a minute
+    #[arg(long, value_name = "N")]
+    pub(crate) rpm: Option<u64>,
+    /// Tokens a minute
+    #[arg(long, value_name = "N")]
+    pub(crate) tpm: Option<u64>,
+    /// Direct calls at once
+    #[arg(long, value_name = "N")]
+    pub(crate) max_concurrency: Option<u64>,
+    /// Tokens enqueued in batches
+    #[arg(long, value_name = "N")]
+    pub(crate) enqueued_tokens: Option<u64>,
+    /// How long a direct call takes, such as 200ms
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) latency: Option<std::time::Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum InputFormat {
+    Csv,
+    Tsv,
+    Jsonl,
+    Json,
+}
+
+/// Prints completions for `shell`.
+pub(crate) fn completions(shell: clap_complete::Shell) {
+    clap_complete::generate(
+        shell,
+        &mut Cli::command(),
+        "batchwright",
+        &mut std::io::stdout(),
+    );
+}
+
+fn lane(word: &str) -> Result<Lane, String> {
+    Lane::from_str(word).map_err(|error| error.message().to_owned())
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("must be a whole number from 1".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
+/// A number with a unit: `ms`, `s`, `m`, `h` or `d`.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let wrong = || "write a number and its unit: ms, s, m, h or d".to_owned();
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .ok_or_else(wrong)?;
+    let number: f64 = text[..digits].parse().map_err(|_| wrong())?;
+    let unit = match &text[digits..] {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return Err(wrong()),
+    };
+    std::time::Duration::try_from_secs_f64(number * unit).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        for text in ["", "5", "s", "-1s", "1e3s", "5 s", "1w"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! `cancel`.
+
+use crate::{args::CancelArgs, exit::Exit, folder, run};
+use batchwright::pipeline::Job;
+
+pub(crate) async fn cancel(args: CancelArgs) -> anyhow::Result<Exit> {
+    let dir = folder::existing(&args.running.state, &args.job)?;
+    let opening = dir.clone();
+    let job = tokio::task::spawn_blocking(move || Job::resume(&opening)).await??;
+    let output = run::stored_output(&job)?;
+    let results = run::results_options(output, &crate::args::OutputArgs::default())?;
+    run::go(&args.job, &dir, job, &args.running, None, results, true).await
+}

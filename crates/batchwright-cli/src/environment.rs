@@ -1,0 +1,86 @@
+//! Keys and addresses: from the environment or a file, never from the command line.
+
+use anyhow::{Context, bail};
+use batchwright::{
+    core::{Error, ErrorKind},
+    openai::{OpenAi, OpenAiBuilder, OpenAiConfig},
+};
+use std::{collections::BTreeMap, path::Path};
+
+/// Providers this command knows, and what they are built from.
+pub(crate) const PROVIDERS: &[&str] = &["openai"];
+
+/// Names and values: the environment's, and for what it lacks those of a file.
+pub(crate) fn pairs(file: Option<&Path>) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut pairs = BTreeMap::new();
+    if let Some(path) = file {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim();
+            let line = line.strip_prefix("export ").unwrap_or(line);
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            // The line itself is not shown: it may hold a key.
+            let Some((name, value)) = line.split_once('=') else {
+                bail!("{}:{number}: write NAME=VALUE", path.display());
+            };
+            let value = value.trim();
+            let unquoted = ['"', '\'']
+                .iter()
+                .find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
+            pairs.insert(name.trim().to_owned(), unquoted.unwrap_or(value).to_owned());
+        }
+    }
+    pairs.extend(std::env::vars().filter(|(_, value)| !value.is_empty()));
+    Ok(pairs)
+}
+
+/// The provider of this name, from these names and values.
+pub(crate) fn provider(
+    name: &str,
+    pairs: BTreeMap<String, String>,
+    concurrency: usize,
+) -> Result<OpenAi, Error> {
+    match name {
+        "openai" => OpenAiBuilder::from(OpenAiConfig::from_env(pairs)?)
+            .max_in_flight(concurrency)
+            .build(),
+        _ => Err(Error::new(
+            ErrorKind::ConfigInvalid,
+            format!(
+                "no provider is called {name:?}; there is {}",
+                PROVIDERS.join(", ")
+            ),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_file_gives_what_the_environment_lacks_and_shows_no_line() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(
+            file,
+            "# a comment\nexport BW_TEST_A=\"one\"\n\nBW_TEST_B = two "
+        )
+        .unwrap();
+        let pairs = pairs(Some(file.path())).unwrap();
+        assert_eq!(
+            (pairs["BW_TEST_A"].as_str(), pairs["BW_TEST_B"].as_str()),
+            ("one", "two")
+        );
+
+        writeln!(file, "sk-CANARY").unwrap();
+        let error = super::pairs(Some(file.path())).unwrap_err().to_string();
+        assert!(
+            error.contains(":5:") && !error.contains("CANARY"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,477 @@
+//! `run` and `resume`.
+
+use crate::{
+    args::{InputFormat, OutputArgs, ResumeArgs, RunArgs, RunningArgs},
+    environment,
+    exit::Exit,
+    folder,
+    progress::{self, Style},
+    sandbox, signals,
+    terminal::{count, say},
+};
+use anyhow::{Context, bail};
+use batchwright::{
+    core::{Lane, PriceTable, Sampling},
+    ledger::Scan,
+    openai::OpenAi,
+    pipeline::{
+        Job, JobControl, JobProgress, JobReport, JobSpec, LaneProvider, ResultsOptions, RunOptions,
+        SourceFormat,
+    },
+    router::RouterOptions,
+};
+use serde_json::json;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+/// Where the command keeps a job's results file, in the job's record.
+const OUTPUT: &str = "command.output";
+/// Rows named in the summary; more are counted.
+const NAMED: usize = 20;
+
+pub(crate) async fn run(args: Box<RunArgs>) -> anyhow::Result<Exit> {
+    let spec = spec(&args)?;
+    let name = args.job.clone().unwrap_or_else(|| folder::name(&spec));
+    let dir = folder::of(&args.running.state, &name)?;
+    let output = args
+        .output
+        .output
+        .clone()
+        .unwrap_or_else(|| default_output(&args.input));
+    let results = results_options(output, &args.output)?;
+    let mut pairs = environment::pairs(args.running.env_file.as_deref())?;
+    if spec.sandbox {
+        // What requests look like does not depend on where they go; the emulator starts once the job is
+        // known to be ours.
+        sandbox::point(&mut pairs, "http://127.0.0.1:1/v1");
+    }
+    let provider = environment::provider(&spec.provider, pairs, args.running.concurrency)?;
+    let lane = lane_provider(spec.lane, &provider);
+    say_unless(
+        &args.running,
+        format_args!("checking {}", args.input.display()),
+    );
+    let opening = dir.clone();
+    let job = tokio::task::spawn_blocking(move || Job::open(&opening, spec, &lane)).await??;
+    job.ledger()
+        .set_meta(OUTPUT, &serde_json::to_string(&absolute(&results.target)?)?)?;
+    go(
+        &name,
+        &dir,
+        job,
+        &args.running,
+        args.chunk_rows,
+        results,
+        false,
+    )
+    .await
+}
+
+pub(crate) async fn resume(args: ResumeArgs) -> anyhow::Result<Exit> {
+    let dir = folder::existing(&args.running.state, &args.job)?;
+    let opening = dir.clone();
+    let job = tokio::task::spawn_blocking(move || Job::resume(&opening)).await??;
+    let output = match &args.output.output {
+        Some(output) => output.clone(),
+        None => stored_output(&job)?,
+    };
+    let results = results_options(output, &args.output)?;
+    go(&args.job, &dir, job, &args.running, None, results, false).await
+}
+
+/// Where the job's results go by the command it was started with.
+pub(crate) fn stored_output(job: &Job) -> anyhow::Result<PathBuf> {
+    let stored = job
+        .ledger()
+        .meta(OUTPUT)?
+        .and_then(|json| serde_json::from_str(&json).ok());
+    Ok(stored.unwrap_or_else(|| default_output(&job.spec().input)))
+}
+
+/// Runs an open job and says how it ended.
+pub(crate) async fn go(
+    name: &str,
+    dir: &Path,
+    job: Job,
+    args: &RunningArgs,
+    chunk_rows: Option<u64>,
+    results: ResultsOptions,
+    cancel: bool,
+) -> anyhow::Result<Exit> {
+    let spec = job.spec();
+    let mut pairs = environment::pairs(args.env_file.as_deref())?;
+    let emulator = match spec.sandbox {
+        true => Some(sandbox::start(dir, &mut pairs).await?),
+        false => None,
+    };
+    let provider = environment::provider(&spec.provider, pairs, args.concurrency)?;
+    let lane = lane_provider(spec.lane, &provider);
+    let options = run_options(args, spec.sandbox, chunk_rows)?;
+    announce(name, &job, args, &options.prices);
+    let control = JobControl::default();
+    if cancel {
+        control.cancel.cancel();
+    }
+    let progress = Arc::new(JobProgress::new());
+    let running = job.run(lane, options, control.clone(), Arc::clone(&progress));
+    let style = Style::of(args.quiet, args.json);
+    let shown = progress::show(style, &progress, running);
+    let report = signals::watch(&control.stop, args.quiet || args.json, shown).await?;
+    if let Some(emulator) = emulator {
+        emulator.shutdown().await;
+    }
+    let written = if report.is_complete() {
+        let writing = results.clone();
+        Some(
+            tokio::task::spawn_blocking(move || {
+                job.write_results(&writing).map(|written| (written, job))
+            })
+            .await??
+            .0,
+        )
+    } else {
+        None
+    };
+    let exit = exit_of(&report, control.stop.is_cancelled());
+    if args.json {
+        summary_json(
+            name,
+            &report,
+            written.as_ref().map(|_| results.target.as_path()),
+            exit,
+        );
+    } else if !args.quiet || exit != Exit::Done {
+        summary(
+            name,
+            args,
+            &report,
+            written.as_ref().map(|_| results.target.as_path()),
+        );
+    }
+    Ok(exit)
+}
+
+fn spec(args: &RunArgs) -> anyhow::Result<JobSpec> {
+    let input = std::fs::canonicalize(&args.input)
+        .with_context(|| format!("open {}", args.input.display()))?;
+    if input.is_dir() {
+        bail!("{} is a folder; give a file", args.input.display());
+    }
+    let provider = args
+        .model
+        .as_ref()
+        .map_or("openai", |model| model.provider());
+    let mut spec = JobSpec::new(input, provider, args.lane);
+    spec.model = args.model.as_ref().map(|model| model.model().to_owned());
+    spec.prompt = match (&args.prompt, &args.prompt_file) {
+        (Some(prompt), _) => Some(prompt.clone()),
+        (None, Some(path)) => Some(
+            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?,
+        ),
+        (None, None) => None,
+    };
+    spec.system.clone_from(&args.system);
+    if let Some(path) = &args.schema {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        let schema: serde_json::Value = serde_json::from_str(&text)
+            .with_context(|| format!("read the JSON schema {}", path.display()))?;
+        if !schema.is_object() {
+            bail!("{} is no JSON schema: it must be an object", path.display());
+        }
+        spec.schema = Some(schema);
+    }
+    let mut sampling = Sampling::new();
+    if let Some(temperature) = args.temperature {
+        sampling = sampling.with_temperature(temperature)?;
+    }
+    if let Some(tokens) = args.max_output_tokens {
+        sampling = sampling.with_max_output_tokens(tokens)?;
+    }
+    spec.sampling = sampling;
+    spec.id_column.clone_from(&args.id_column);
+    spec.source.format = args.format.map(|format| match format {
+        InputFormat::Csv => SourceFormat::Csv,
+        InputFormat::Tsv => SourceFormat::Tsv,
+        InputFormat::Jsonl => SourceFormat::Jsonl,
+        InputFormat::Json => SourceFormat::Json,
+    });
+    spec.sandbox = args.sandbox;
+    Ok(spec)
+}
+
+fn lane_provider(lane: Lane, provider: &OpenAi) -> LaneProvider {
+    match lane {
+        Lane::Batch => LaneProvider::Batch(Arc::new(provider.clone())),
+        _ => LaneProvider::Realtime(Arc::new(provider.clone())),
+    }
+}
+
+fn run_options(
+    args: &RunningArgs,
+    sandbox: bool,
+    chunk_rows: Option<u64>,
+) -> anyhow::Result<RunOptions> {
+    let mut options = RunOptions::default();
+    let mut prices = PriceTable::builtin();
+    if let Some(path) = &args.prices {
+        let json =
+            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        prices
+            .overlay(&json)
+            .with_context(|| format!("read {}", path.display()))?;
+    }
+    options.prices = Arc::new(prices);
+    options.pool.max_in_flight = args.concurrency;
+    if let Some(timeout) = args.timeout {
+        options.pool.attempt_timeout = timeout;
+    }
+    if let Some(attempts) = args.max_attempts {
+        options.pool.retry.max_attempts = attempts;
+    }
+    if sandbox {
+        options.router = RouterOptions::for_sandbox();
+    }
+    if let Some(settle) = args.settle {
+        options.router.settle = settle;
+    }
+    if let Some(poll) = args.poll {
+        options.router.poll_cap = poll;
+        options.router.poll_initial = options
+            .router
+            .poll_initial
+            .min(poll)
+            .max(Duration::from_millis(10));
+    }
+    options.chunk_rows = chunk_rows;
+    Ok(options)
+}
+
+pub(crate) fn results_options(
+    target: PathBuf,
+    args: &OutputArgs,
+) -> anyhow::Result<ResultsOptions> {
+    let csv = target
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+    if csv && args.unordered {
+        bail!(
+            "results in CSV repeat the input's columns and are in its order; use a .jsonl file with --unordered"
+        );
+    }
+    let mut options = ResultsOptions::new(target);
+    options.unordered = args.unordered;
+    options.safe_csv = !args.raw_csv;
+    Ok(options)
+}
+
+/// `reviews.csv` gives `reviews.results.csv`; everything else JSONL.
+pub(crate) fn default_output(input: &Path) -> PathBuf {
+    let stem = input.file_stem().unwrap_or(input.as_os_str());
+    let csv = input
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("csv") || e.eq_ignore_ascii_case("tsv"));
+    let mut name = stem.to_owned();
+    name.push(if csv {
+        ".results.csv"
+    } else {
+        ".results.jsonl"
+    });
+    PathBuf::from(name)
+}
+
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    if path == Path::new("-") {
+        Ok(path.to_owned())
+    } else {
+        Ok(std::path::absolute(path)?)
+    }
+}
+
+fn say_unless(args: &RunningArgs, line: std::fmt::Arguments<'_>) {
+    if !args.quiet && !args.json {
+        say(line);
+    }
+}
+
+/// What is about to happen, and about what it costs.
+fn announce(name: &str, job: &Job, args: &RunningArgs, prices: &PriceTable) {
+    let spec = job.spec();
+    let model = spec.model.as_deref().unwrap_or("the models the rows name");
+    let place = if spec.sandbox { ", sandbox" } else { "" };
+    let mut line = format!(
+        "job {name}: {} rows, {}:{model}, {} lane{place}",
+        count(job.rows()),
+        spec.provider,
+        spec.lane
+    );
+    if let Some(tokens) = job.estimated_input_tokens() {
+        line.push_str(&format!("; about {} input tokens", count(tokens)));
+        let price = spec
+            .model
+            .as_deref()
+            .and_then(|model| prices.price(&spec.provider, model));
+        let usage = batchwright::core::Usage::of(tokens, 0);
+        match price.and_then(|price| Some((price.cost(&usage, spec.lane)?, price))) {
+            Some((cost, price)) => line.push_str(&format!(
+                ", about {cost} by prices of {}, and what the answers cost",
+                price.as_of
+            )),
+            None => line.push_str(", price unknown"),
+        }
+    }
+    say_unless(args, format_args!("{line}"));
+    let proxy = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
+        .into_iter()
+        .find(|name| std::env::var_os(name).is_some());
+    if let (Some(proxy), false) = (proxy, spec.sandbox) {
+        say_unless(args, format_args!("a proxy is in use, by {proxy}"));
+    }
+}
+
+fn exit_of(report: &JobReport, interrupted: bool) -> Exit {
+    if let Some(error) = &report.stopped {
+        return match Exit::of_kind(error.kind()) {
+            // The job had begun, so this is no wrong command line.
+            Exit::Usage => Exit::Stopped,
+            exit => exit,
+        };
+    }
+    if !report.held.is_empty() {
+        return Exit::NeedsDecision;
+    }
+    if !report.is_complete() {
+        return if interrupted {
+            Exit::Interrupted
+        } else {
+            Exit::Stopped
+        };
+    }
+    if report.scan.succeeded() == report.rows {
+        Exit::Done
+    } else {
+        Exit::Partial
+    }
+}
+
+fn summary(name: &str, args: &RunningArgs, report: &JobReport, written: Option<&Path>) {
+    let scan = &report.scan;
+    let mut endings: Vec<String> = tally(scan)
+        .map(|(ending, rows)| format!("{} {ending}", count(rows)))
+        .collect();
+    let left = report.rows.saturating_sub(scan.finished.len());
+    if left > 0 {
+        endings.push(format!("{} to go", count(left)));
+    }
+    if endings.is_empty() {
+        endings.push("no rows".to_owned());
+    }
+    say(format_args!(
+        "{} rows: {}",
+        count(report.rows),
+        endings.join(", ")
+    ));
+    let tokens = scan
+        .usage
+        .total_tokens()
+        .map_or("unknown".to_owned(), count);
+    let cost = match scan.cost_unknown {
+        0 => scan.cost.to_string(),
+        rows => format!("{} and {} rows of unknown cost", scan.cost, count(rows)),
+    };
+    say(format_args!("tokens: {tokens}; cost: {cost}"));
+    if !scan.interrupted.is_empty() {
+        let rows: Vec<String> = scan
+            .interrupted
+            .iter()
+            .take(NAMED)
+            .map(|row| (row + 1).to_string())
+            .collect();
+        let more = scan.interrupted_rows.saturating_sub(rows.len() as u64);
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        say(format_args!(
+            "{} rows were in flight when an earlier run ended and were sent again: {}{more} (counted from 1)",
+            count(scan.interrupted_rows),
+            rows.join(", ")
+        ));
+    }
+    if scan.possibly_paid > 0 {
+        say(format_args!(
+            "{} attempts may have been billed besides",
+            count(scan.possibly_paid)
+        ));
+    }
+    for (chunk, reason) in &report.held {
+        say(format_args!(
+            "chunk {chunk} is held, since a second purchase cannot be ruled out: {reason}"
+        ));
+    }
+    if let Some(error) = &report.stopped {
+        say(format_args!("stopped: {error}"));
+    }
+    match written {
+        Some(path) if path == Path::new("-") => {}
+        Some(path) => say(format_args!("results: {}", path.display())),
+        None => {
+            let state = match args.state.to_str() {
+                Some(".batchwright") | None => String::new(),
+                Some(state) => format!(" --state {state}"),
+            };
+            say(format_args!(
+                "go on: batchwright resume {name}{state}    (or the same command again)"
+            ));
+        }
+    }
+}
+
+fn summary_json(name: &str, report: &JobReport, written: Option<&Path>, exit: Exit) {
+    let scan = &report.scan;
+    let endings: serde_json::Map<String, serde_json::Value> = tally(scan)
+        .map(|(ending, rows)| (ending.to_owned(), rows.into()))
+        .collect();
+    let held: Vec<_> = report
+        .held
+        .iter()
+        .map(|(chunk, reason)| json!({"chunk": chunk, "reason": reason}))
+        .collect();
+    let line = json!({
+        "event": "summary",
+        "job": name,
+        "rows": report.rows,
+        "finished": scan.finished.len(),
+        "endings": endings,
+        "usage": scan.usage,
+        "cost": scan.cost.as_dollars(),
+        "cost_unknown_rows": scan.cost_unknown,
+        "sent_again_after_interruption": scan.interrupted,
+        "possibly_billed_attempts": scan.possibly_paid,
+        "held": held,
+        "stopped": report.stopped.as_ref().map(ToString::to_string),
+        "results": written,
+        "exit_code": exit.code(),
+    });
+    eprintln!("{line}");
+}
+
+/// Endings and how many rows had them, those of no row left out.
+pub(crate) fn tally(scan: &Scan) -> impl Iterator<Item = (&'static str, u64)> {
+    let tally = &scan.tally;
+    [
+        ("succeeded", tally.succeeded),
+        ("failed", tally.failed),
+        ("refused", tally.refused),
+        ("expired", tally.expired),
+        ("cancelled", tally.cancelled),
+        ("missing", tally.missing),
+        ("unreadable", tally.unreadable),
+    ]
+    .into_iter()
+    .filter(|(_, rows)| *rows > 0)
+}

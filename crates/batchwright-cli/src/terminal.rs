@@ -1,0 +1,60 @@
+//! Words for people, on standard error.
+
+use std::fmt::Display;
+
+/// Prints an error and its causes.
+pub(crate) fn error(error: &anyhow::Error) {
+    let mut shown = clean(&error.to_string());
+    for cause in error.chain().skip(1) {
+        let cause = clean(&cause.to_string());
+        // Many errors repeat their cause in their own words.
+        if !shown.contains(&cause) {
+            shown.push_str(": ");
+            shown.push_str(&cause);
+        }
+    }
+    eprintln!("error: {shown}");
+}
+
+/// Prints a line.
+pub(crate) fn say(line: impl Display) {
+    eprintln!("{}", clean(&line.to_string()));
+}
+
+/// Takes out what could steer a terminal: text from outside may hold escape sequences (F-202).
+pub(crate) fn clean(text: &str) -> String {
+    text.chars()
+        .filter(|c| *c == '\n' || !c.is_control())
+        .collect()
+}
+
+/// A count with its thousands apart.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f_202_escape_sequences_never_reach_the_terminal() {
+        assert_eq!(clean("a\u{1b}]52;c;x\u{7}b\r\nc\u{9b}2J"), "a]52;c;xb\nc2J");
+    }
+
+    #[test]
+    fn counts_read_well() {
+        assert_eq!(
+            [count(7), count(1000), count(1234567)],
+            ["7", "1,000", "1,234,567"]
+        );
+    }
+}

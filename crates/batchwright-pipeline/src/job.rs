@@ -1,0 +1,432 @@
+//! A durable job: one run over an input, on one lane, that survives crashes.
+
+mod batch;
+mod ids;
+mod preflight;
+mod progress;
+mod realtime;
+mod results;
+mod spec;
+
+pub use progress::{BatchLine, JobProgress, Progress};
+pub use results::{ResultsOptions, WrittenResults};
+pub use spec::JobSpec;
+
+use crate::{Fingerprint, RequestBuilder, Source, Template};
+use batchwright_core::{
+    BatchProvider, ChatProvider, Error, ErrorKind, PriceTable, Request, Result,
+};
+use batchwright_ledger::{Ledger, OutcomeLog, Scan};
+use batchwright_realtime::PoolOptions;
+use batchwright_router::RouterOptions;
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    path::Path,
+    sync::Arc,
+};
+use tokio_util::sync::CancellationToken;
+
+const SPEC: &str = "spec";
+const ROWS: &str = "rows";
+const TAG: &str = "tag";
+const TOKENS: &str = "estimated_input_tokens";
+
+/// A job and its folder. Holding one is holding the folder's lock: no other process can run the job.
+pub struct Job {
+    ledger: Ledger,
+    spec: JobSpec,
+    rows: u64,
+    tag: String,
+    estimated_input_tokens: Option<u64>,
+}
+
+/// The provider of a job's lane.
+#[derive(Clone)]
+#[expect(clippy::exhaustive_enums, reason = "one for each lane")]
+pub enum LaneProvider {
+    /// Direct calls.
+    Realtime(Arc<dyn ChatProvider>),
+    /// The batch API.
+    Batch(Arc<dyn BatchProvider>),
+}
+
+/// How a job runs; none of it changes what is asked.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RunOptions {
+    /// The realtime lane's pool.
+    pub pool: PoolOptions,
+    /// The batch lane's router.
+    pub router: RouterOptions,
+    /// The most rows of a chunk, 1 or more; without it as many as the provider takes. It bounds what one
+    /// create of unclear fate can cost.
+    pub chunk_rows: Option<u64>,
+    /// Prices for what outcomes cost.
+    pub prices: Arc<PriceTable>,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            pool: PoolOptions::default(),
+            router: RouterOptions::default(),
+            chunk_rows: None,
+            prices: Arc::new(PriceTable::builtin()),
+        }
+    }
+}
+
+/// The caller's hand on a running job.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct JobControl {
+    /// Stops sending; what is in flight ends and is kept. Batches go on at their provider.
+    pub stop: CancellationToken,
+    /// Cancels: batches are cancelled at their provider, rows not yet sent end as cancelled.
+    pub cancel: CancellationToken,
+}
+
+/// How a run of a job ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct JobReport {
+    /// Rows of the input.
+    pub rows: u64,
+    /// What the folder's segments hold now.
+    pub scan: Scan,
+    /// Why sending stopped, where it did not end by itself or by request.
+    pub stopped: Option<Error>,
+    /// Chunks for which a person must decide, and why.
+    pub held: Vec<(u32, String)>,
+}
+
+impl JobReport {
+    /// Whether every row has its outcome.
+    pub fn is_complete(&self) -> bool {
+        self.scan.finished.len() >= self.rows
+    }
+}
+
+impl Job {
+    /// Opens the job in `dir`, starting it there if there is none. Blocks: it reads the whole input.
+    ///
+    /// A new job's input is checked to the last row first: every row must be readable, make a request the
+    /// lane's provider can take, and have an id of its own; so nothing is sent for an input that could
+    /// not be finished. An old job's input must be the same bytes, and the settings the same (F-121,
+    /// F-156).
+    ///
+    /// # Errors
+    /// `InvalidRequest` naming the first bad rows by file and line; `ConfigInvalid` where input or
+    /// settings differ from the job's; `Storage` where the folder cannot be used, or another process
+    /// runs the job.
+    pub fn open(dir: &Path, mut spec: JobSpec, provider: &LaneProvider) -> Result<Self> {
+        // The input is read before the folder is made, so that a typing error leaves nothing behind.
+        let fingerprint = Fingerprint::of_file(&spec.input)?;
+        let ledger = Ledger::open(dir)?;
+        spec.fingerprint = Some(fingerprint);
+        if let Some(started) = stored_spec(&ledger)? {
+            spec.check_same(&started)?;
+            return Self::resume_with(ledger, started, spec.fingerprint);
+        }
+        let preflight::Checked { rows, tokens } = preflight::check(&spec, provider, dir)?;
+        let tag = random_word();
+        ledger.set_meta(TAG, &tag)?;
+        ledger.set_meta(ROWS, &rows.to_string())?;
+        ledger.set_meta(TOKENS, &tokens.to_string())?;
+        // The specification comes last: with it the job exists.
+        let json = serde_json::to_string(&spec).expect("a specification is plain data");
+        ledger.set_meta(SPEC, &json)?;
+        Ok(Self {
+            ledger,
+            spec,
+            rows,
+            tag,
+            estimated_input_tokens: Some(tokens),
+        })
+    }
+
+    /// Opens the job in `dir` with the settings it was started with. Blocks: it reads the whole input.
+    ///
+    /// # Errors
+    /// As [`Job::open`]; `ConfigInvalid` where there is no job.
+    pub fn resume(dir: &Path) -> Result<Self> {
+        let spec = Self::spec_of(dir)?;
+        let found = Fingerprint::of_file(&spec.input)?;
+        Self::resume_with(Ledger::open(dir)?, spec, Some(found))
+    }
+
+    fn resume_with(ledger: Ledger, spec: JobSpec, found: Option<Fingerprint>) -> Result<Self> {
+        if let (Some(started), Some(found)) = (&spec.fingerprint, &found) {
+            started.check(found, &spec.input.display().to_string())?;
+        }
+        let rows = stored_rows(&ledger)?;
+        let tag = ledger.meta(TAG)?.ok_or_else(|| incomplete(&ledger))?;
+        let tokens = ledger.meta(TOKENS)?.and_then(|tokens| tokens.parse().ok());
+        Ok(Self {
+            ledger,
+            spec,
+            rows,
+            tag,
+            estimated_input_tokens: tokens,
+        })
+    }
+
+    /// The settings of the job in `dir`, without taking its lock.
+    ///
+    /// # Errors
+    /// `ConfigInvalid` where there is no job; `Storage` where its folder cannot be read.
+    pub fn spec_of(dir: &Path) -> Result<JobSpec> {
+        let missing = || {
+            Error::new(
+                ErrorKind::ConfigInvalid,
+                format!("there is no job in {}", dir.display()),
+            )
+        };
+        if !Ledger::exists(dir) {
+            return Err(missing());
+        }
+        stored_spec(&Ledger::open_read_only(dir)?)?.ok_or_else(missing)
+    }
+
+    /// How many rows the input of the job of `ledger` has.
+    ///
+    /// # Errors
+    /// `Storage` where the folder holds no started job.
+    pub fn rows_of(ledger: &Ledger) -> Result<u64> {
+        stored_rows(ledger)
+    }
+
+    /// The job's settings.
+    pub fn spec(&self) -> &JobSpec {
+        &self.spec
+    }
+
+    /// Rows of the input.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// About how many input tokens all rows have together: a quarter of their bytes.
+    pub fn estimated_input_tokens(&self) -> Option<u64> {
+        self.estimated_input_tokens
+    }
+
+    /// The job's folder and record.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Runs the job from where it is until every row has its outcome, it is stopped, or it needs a
+    /// person. Running a finished job sends nothing (I9).
+    ///
+    /// # Errors
+    /// `Storage` where the folder fails: sending stops at once, and what was recorded stays. What stops
+    /// the job otherwise is told by the report.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is like a crash: the next run goes on from what is on disk. Stop through
+    /// `control` instead.
+    pub async fn run(
+        &self,
+        provider: LaneProvider,
+        options: RunOptions,
+        control: JobControl,
+        progress: Arc<JobProgress>,
+    ) -> Result<JobReport> {
+        let ledger = self.ledger.clone();
+        let scan = blocking(move || ledger.scan()).await?;
+        progress.set_total(self.rows);
+        progress.update(|state| {
+            state.done = scan.finished.len();
+            state.earlier = state.done;
+            state.unsuccessful = state.done - scan.succeeded();
+            state.usage = scan.usage;
+            state.cost = scan.cost;
+            state.cost_unknown = scan.cost_unknown;
+        });
+        if scan.finished.len() >= self.rows {
+            return Ok(JobReport {
+                rows: self.rows,
+                scan,
+                stopped: None,
+                held: Vec::new(),
+            });
+        }
+        let ledger = self.ledger.clone();
+        let log = blocking(move || ledger.outcome_log()).await?;
+        let ended = match provider {
+            LaneProvider::Realtime(provider) => {
+                realtime::run(
+                    self,
+                    provider,
+                    &options,
+                    &control,
+                    &progress,
+                    scan.finished,
+                    log.clone(),
+                )
+                .await
+            }
+            LaneProvider::Batch(provider) => {
+                batch::run(
+                    self,
+                    provider,
+                    &options,
+                    &control,
+                    &progress,
+                    scan.finished,
+                    log.clone(),
+                )
+                .await
+            }
+        };
+        finish_log(log).await?;
+        let ended = ended?;
+        let ledger = self.ledger.clone();
+        let scan = blocking(move || ledger.scan()).await?;
+        Ok(JobReport {
+            rows: self.rows,
+            scan,
+            stopped: ended.stopped,
+            held: ended.held,
+        })
+    }
+
+    /// Writes the results of every row that has an outcome. Blocks.
+    ///
+    /// # Errors
+    /// `Storage` where the folder cannot be read or the target not written; the input's own errors,
+    /// where the results repeat its columns.
+    pub fn write_results(&self, options: &ResultsOptions) -> Result<WrittenResults> {
+        results::write(&self.ledger, &self.spec, options)
+    }
+
+    /// As [`Job::write_results`], for the job in `dir` and without taking its lock.
+    ///
+    /// # Errors
+    /// As [`Job::write_results`]; `ConfigInvalid` where there is no job.
+    pub fn write_results_of(dir: &Path, options: &ResultsOptions) -> Result<WrittenResults> {
+        let spec = Self::spec_of(dir)?;
+        results::write(&Ledger::open_read_only(dir)?, &spec, options)
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("spec", &self.spec)
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LaneProvider {
+    /// Checks that the lane can take this request, where that is known before it is sent.
+    fn check(&self, request: &Request, scratch: &mut Vec<u8>) -> Result<()> {
+        match self {
+            Self::Realtime(_) => Ok(()),
+            Self::Batch(provider) => {
+                scratch.clear();
+                provider.endpoint(request)?;
+                provider.encode(request, "check", scratch)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for LaneProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Realtime(provider) => write!(f, "Realtime({})", provider.name()),
+            Self::Batch(provider) => write!(f, "Batch({})", provider.name()),
+        }
+    }
+}
+
+/// How a lane's run ended.
+#[derive(Default)]
+struct LaneEnd {
+    stopped: Option<Error>,
+    held: Vec<(u32, String)>,
+}
+
+fn stored_spec(ledger: &Ledger) -> Result<Option<JobSpec>> {
+    let Some(json) = ledger.meta(SPEC)? else {
+        return Ok(None);
+    };
+    let spec = serde_json::from_str(&json).map_err(|error| {
+        let message = format!(
+            "read the job's settings in {}: {error}",
+            ledger.folder().display()
+        );
+        Error::new(ErrorKind::Storage, message)
+    })?;
+    Ok(Some(spec))
+}
+
+fn stored_rows(ledger: &Ledger) -> Result<u64> {
+    let rows = ledger.meta(ROWS)?;
+    rows.and_then(|rows| rows.parse().ok())
+        .ok_or_else(|| incomplete(ledger))
+}
+
+fn incomplete(ledger: &Ledger) -> Error {
+    let message = format!(
+        "read the job in {}: it was never started",
+        ledger.folder().display()
+    );
+    Error::new(ErrorKind::Storage, message)
+}
+
+/// The rows of the job's input, from the start.
+fn open_source(spec: &JobSpec) -> Result<Source> {
+    Source::open_with(&spec.input, &spec.source)
+}
+
+fn request_builder(spec: &JobSpec) -> Result<RequestBuilder> {
+    let mut builder = RequestBuilder::new()
+        .with_sampling(spec.sampling.clone())
+        .with_extra(spec.extra.clone());
+    if let Some(model) = &spec.model {
+        builder = builder.with_model(model.clone());
+    }
+    if let Some(system) = &spec.system {
+        builder = builder.with_system(Template::compile("system", system.clone())?);
+    }
+    if let Some(prompt) = &spec.prompt {
+        builder = builder.with_prompt(Template::compile("prompt", prompt.clone())?);
+    }
+    if let Some(schema) = &spec.schema {
+        builder = builder.with_schema("answer", schema.clone());
+    }
+    if let Some(column) = &spec.id_column {
+        builder = builder.with_id_column(column.clone());
+    }
+    Ok(builder)
+}
+
+/// Runs blocking work where it may block, and waits for it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|panic| {
+        Error::new(ErrorKind::Unexpected, "blocking work panicked").with_source(panic)
+    })?
+}
+
+async fn finish_log(log: OutcomeLog) -> Result<()> {
+    log.finish().await
+}
+
+/// 10 of `a-z` and `0-9`, for a tag that no other job has.
+fn random_word() -> String {
+    let mut bits = RandomState::new().hash_one(std::process::id());
+    (0..10)
+        .map(|_| {
+            let digit = char::from_digit((bits % 36) as u32, 36).expect("below the base");
+            bits /= 36;
+            digit
+        })
+        .collect()
+}

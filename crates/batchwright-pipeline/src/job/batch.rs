@@ -1,0 +1,547 @@
+//! The batch lane of a job: rows into sealed chunks, chunks through the router, results into segments.
+
+use super::{
+    Job, JobControl, JobProgress, JobSpec, LaneEnd, RunOptions, blocking, open_source,
+    request_builder,
+};
+use async_trait::async_trait;
+use batchwright_core::{
+    BatchProvider, ByteStream, Ending, Error, ErrorKind, JournalEntry, JournalEvent, Outcome,
+    PriceTable, Request, Result, SealedBatch, SubmissionLog, Timestamp, WireId, WirePrefix,
+};
+use batchwright_ledger::{ChunkWriter, Ledger, OutcomeLog, OutcomeRecord, RowIds, RowSet};
+use batchwright_router::{
+    BatchRouter, ChunkJob, ChunkStore, Control, Join, Joined, KeptFile, Merge, MergeReport, Origin,
+    RouterEvent, refused_row,
+};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufRead, BufReader, Read},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+use tokio::sync::mpsc;
+
+/// Set once every row of the input is in a sealed chunk.
+const SEALED: &str = "sealed";
+/// Chunks written at the same time, one for each endpoint and model; of more, the fullest is sealed.
+const OPEN_CHUNKS: usize = 16;
+/// Sealed chunks that wait for the router.
+const CHUNK_BOUND: usize = 4;
+const EVENT_BOUND: usize = 64;
+/// The longest result line that is looked at; a longer one is set aside (F-107).
+const LINE_CAP: u64 = 64 * 1024 * 1024;
+
+pub(super) async fn run(
+    job: &Job,
+    provider: Arc<dyn BatchProvider>,
+    options: &RunOptions,
+    control: &JobControl,
+    progress: &Arc<JobProgress>,
+    finished: RowSet,
+    log: OutcomeLog,
+) -> Result<LaneEnd> {
+    let mut router =
+        BatchRouter::new(options.router.clone()).with_prices(Arc::clone(&options.prices));
+    router.register(Arc::clone(&provider))?;
+    let store = Arc::new(LedgerStore {
+        ledger: job.ledger().clone(),
+        log,
+        job: job.tag.clone(),
+        json_output: job.spec().wants_json(),
+        prices: Arc::clone(&options.prices),
+        progress: Arc::clone(progress),
+        given: Arc::new(Mutex::new(finished)),
+    });
+    let (chunk_sender, mut chunks) = mpsc::channel(CHUNK_BOUND);
+    let sealing = Sealing {
+        ledger: job.ledger().clone(),
+        spec: job.spec().clone(),
+        job: job.tag.clone(),
+        provider,
+        chunk_rows: options.chunk_rows,
+        progress: Arc::clone(progress),
+        chunks: chunk_sender,
+    };
+    let mut hand = Control::default();
+    hand.stop = control.stop.child_token();
+    hand.cancel = control.cancel.clone();
+    let stop = hand.stop.clone();
+    let sealer = blocking(move || sealing.run());
+    let chunks = futures::stream::poll_fn(move |cx| chunks.poll_recv(cx));
+    let (event_sender, mut events) = mpsc::channel(EVENT_BOUND);
+    let driver = router.drive(chunks, store, hand, event_sender);
+    let watcher = async {
+        while let Some(event) = events.recv().await {
+            watch(progress, event);
+        }
+    };
+    let sealer = async {
+        let sealed = sealer.await;
+        if sealed.is_err() {
+            stop.cancel();
+        }
+        sealed
+    };
+    let (end, sealed, ()) = tokio::join!(driver, sealer, watcher);
+    let end = end?;
+    sealed?;
+    Ok(LaneEnd {
+        stopped: end.stopped,
+        held: end.held,
+    })
+}
+
+fn watch(progress: &JobProgress, event: RouterEvent) {
+    match event {
+        RouterEvent::Status {
+            chunk,
+            handle,
+            status,
+            counts,
+            ..
+        } => {
+            progress.update(|state| state.waiting = None);
+            progress.batch(chunk, handle.id, status, counts);
+        }
+        RouterEvent::Waiting { error, .. } => {
+            progress.update(|state| state.waiting = Some(error.to_string()));
+        }
+        RouterEvent::Merged { chunk, .. } => {
+            progress.update(|state| {
+                state.batches.remove(&chunk);
+            });
+        }
+        _ => {}
+    }
+}
+
+/// Puts rows into chunks and hands the chunks to the router.
+struct Sealing {
+    ledger: Ledger,
+    spec: JobSpec,
+    job: String,
+    provider: Arc<dyn BatchProvider>,
+    chunk_rows: Option<u64>,
+    progress: Arc<JobProgress>,
+    chunks: mpsc::Sender<Result<ChunkJob>>,
+}
+
+/// Rows that may share a batch.
+type Group = (String, String);
+
+impl Sealing {
+    fn run(&self) -> Result<()> {
+        let mut next = 1;
+        let mut sealed = RowSet::new();
+        let complete = self.ledger.meta(SEALED)?.is_some();
+        for chunk in self.ledger.chunks()? {
+            next = chunk.chunk + 1;
+            if !complete {
+                for row in self.ledger.chunk_rows(chunk.chunk)? {
+                    sealed.insert(row?.0);
+                }
+            }
+            self.progress.update(|state| state.sealed += chunk.requests);
+            if !chunk.phase.is_merged() && !self.hand_over(chunk.chunk) {
+                return Ok(());
+            }
+        }
+        if complete {
+            return Ok(());
+        }
+        self.seal_rest(next, &sealed)
+    }
+
+    fn seal_rest(&self, mut next: u32, sealed: &RowSet) -> Result<()> {
+        let limits = self.provider.capability().batch.as_ref();
+        let limits = limits
+            .ok_or_else(|| Error::new(ErrorKind::Unsupported, "the provider has no batch API"))?;
+        let max_requests = self
+            .chunk_rows
+            .unwrap_or(u64::MAX)
+            .clamp(1, limits.max_requests.max(1));
+        let builder = request_builder(&self.spec)?;
+        let mut open: BTreeMap<Group, (u32, WirePrefix, ChunkWriter)> = BTreeMap::new();
+        let mut line = Vec::new();
+        for row in open_source(&self.spec)? {
+            let row = row.map_err(Error::from)?;
+            if sealed.contains(row.number()) {
+                continue;
+            }
+            let request = builder.build(&row)?;
+            let group = self.group(&request, limits.one_model)?;
+            if !open.contains_key(&group) && open.len() >= OPEN_CHUNKS {
+                let fullest = open
+                    .iter()
+                    .max_by_key(|(_, (_, _, writer))| writer.bytes())
+                    .map(|(group, _)| group.clone());
+                if let Some(fullest) = fullest
+                    && !self.seal(&fullest, open.remove(&fullest))?
+                {
+                    return Ok(());
+                }
+            }
+            let mut chunk = match open.remove(&group) {
+                Some(chunk) => chunk,
+                None => self.begin(&mut next)?,
+            };
+            line.clear();
+            self.provider.encode(
+                &request,
+                &WireId::new(chunk.1, row.number()).to_string(),
+                &mut line,
+            )?;
+            let full = chunk.2.requests() >= max_requests
+                || chunk.2.bytes() + line.len() as u64 + 1 > limits.max_bytes
+                    && chunk.2.requests() > 0;
+            if full {
+                if !self.seal(&group, Some(chunk))? {
+                    return Ok(());
+                }
+                chunk = self.begin(&mut next)?;
+                line.clear();
+                self.provider.encode(
+                    &request,
+                    &WireId::new(chunk.1, row.number()).to_string(),
+                    &mut line,
+                )?;
+            }
+            chunk.2.push(row.number(), &request.custom_id, &line)?;
+            self.progress.update(|state| state.sealed += 1);
+            open.insert(group, chunk);
+        }
+        for (group, chunk) in open {
+            if !self.seal(&group, Some(chunk))? {
+                return Ok(());
+            }
+        }
+        self.ledger.set_meta(SEALED, "1")
+    }
+
+    fn begin(&self, next: &mut u32) -> Result<(u32, WirePrefix, ChunkWriter)> {
+        let number = *next;
+        *next += 1;
+        let prefix = WirePrefix::of(&self.job, number, 1);
+        Ok((
+            number,
+            prefix,
+            self.ledger.chunk_writer(number, prefix.as_str())?,
+        ))
+    }
+
+    fn group(&self, request: &Request, one_model: bool) -> Result<Group> {
+        let model = if one_model {
+            request.model.clone()
+        } else {
+            String::new()
+        };
+        Ok((self.provider.endpoint(request)?.to_owned(), model))
+    }
+
+    /// `false` where nobody takes chunks any more.
+    fn seal(&self, group: &Group, chunk: Option<(u32, WirePrefix, ChunkWriter)>) -> Result<bool> {
+        let Some((number, _, writer)) = chunk else {
+            return Ok(true);
+        };
+        let at = Timestamp::from(SystemTime::now());
+        writer.seal(self.provider.name(), &group.0, &group.1, at)?;
+        Ok(self.hand_over(number))
+    }
+
+    fn hand_over(&self, chunk: u32) -> bool {
+        let job = ChunkJob::new(self.job.clone(), chunk, self.provider.name());
+        self.chunks.blocking_send(Ok(job)).is_ok()
+    }
+}
+
+/// The router's store, in a job's folder.
+struct LedgerStore {
+    ledger: Ledger,
+    log: OutcomeLog,
+    job: String,
+    json_output: bool,
+    prices: Arc<PriceTable>,
+    progress: Arc<JobProgress>,
+    /// Rows that have their outcome.
+    given: Arc<Mutex<RowSet>>,
+}
+
+#[async_trait]
+impl SubmissionLog for LedgerStore {
+    async fn append(&self, entries: Vec<JournalEntry>) -> Result<()> {
+        self.ledger.append(entries).await
+    }
+
+    async fn entries(&self, chunk: u32) -> Result<Vec<JournalEntry>> {
+        self.ledger.entries(chunk).await
+    }
+}
+
+#[async_trait]
+impl ChunkStore for LedgerStore {
+    async fn sealed(&self, chunk: u32, attempt: u32) -> Result<SealedBatch> {
+        let (ledger, job) = (self.ledger.clone(), self.job.clone());
+        blocking(move || {
+            if attempt > 1 {
+                let prefix = |attempt| WirePrefix::of(&job, chunk, attempt);
+                ledger.reseal(
+                    chunk,
+                    attempt,
+                    prefix(attempt - 1).as_str(),
+                    prefix(attempt).as_str(),
+                )?;
+            }
+            Ok(ledger.sealed(chunk, attempt)?.to_batch())
+        })
+        .await
+    }
+
+    async fn partial(&self, chunk: u32, attempt: u32, label: &str) -> Result<u64> {
+        let (ledger, label) = (self.ledger.clone(), label.to_owned());
+        blocking(move || ledger.partial_raw(chunk, attempt, &label)).await
+    }
+
+    async fn keep(
+        &self,
+        chunk: u32,
+        attempt: u32,
+        label: &str,
+        offset: u64,
+        body: ByteStream,
+    ) -> Result<KeptFile> {
+        let raw = self
+            .ledger
+            .keep_raw(chunk, attempt, label, offset, body)
+            .await?;
+        Ok(KeptFile::new(raw.file, raw.sha256, raw.bytes))
+    }
+
+    async fn discard(&self, chunk: u32, attempt: u32) -> Result<()> {
+        let ledger = self.ledger.clone();
+        blocking(move || {
+            for (label, _) in downloads(&ledger, chunk)? {
+                ledger.discard_raw(chunk, attempt, &label)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn merge(&self, chunk: u32, attempt: u32, merge: Merge) -> Result<MergeReport> {
+        let merging = Merging {
+            ledger: self.ledger.clone(),
+            log: self.log.clone(),
+            prefix: WirePrefix::of(&self.job, chunk, attempt),
+            json_output: self.json_output,
+            prices: Arc::clone(&self.prices),
+            progress: Arc::clone(&self.progress),
+            given: Arc::clone(&self.given),
+            chunk,
+            attempt,
+        };
+        blocking(move || merging.run(merge)).await
+    }
+}
+
+/// The result files kept for a chunk: label and local name, the newest of each label.
+fn downloads(ledger: &Ledger, chunk: u32) -> Result<BTreeMap<String, String>> {
+    let mut files = BTreeMap::new();
+    for entry in ledger.entries_blocking(chunk)? {
+        match entry.event {
+            JournalEvent::Downloaded { label, file, .. } => {
+                files.insert(label, file);
+            }
+            // Files of an earlier batch of the chunk say nothing about a later one.
+            JournalEvent::Created { .. } | JournalEvent::Adopted { .. } => files.clear(),
+            _ => {}
+        }
+    }
+    Ok(files)
+}
+
+/// One merge: from the chunk's raw files to outcomes in the segments.
+struct Merging {
+    ledger: Ledger,
+    log: OutcomeLog,
+    prefix: WirePrefix,
+    json_output: bool,
+    prices: Arc<PriceTable>,
+    progress: Arc<JobProgress>,
+    given: Arc<Mutex<RowSet>>,
+    chunk: u32,
+    attempt: u32,
+}
+
+impl Merging {
+    fn run(&self, merge: Merge) -> Result<MergeReport> {
+        let ids = self.ledger.chunk_rows(self.chunk)?.load()?;
+        let all = ids.len() as u64;
+        let sealed = self
+            .ledger
+            .chunks()?
+            .into_iter()
+            .find(|state| state.chunk == self.chunk);
+        let (provider, model) = sealed
+            .map(|state| (state.provider, state.model))
+            .unwrap_or_default();
+        let origin = Origin::new(&provider, &model, Arc::clone(&self.prices));
+        let mut writer = Writer {
+            merging: self,
+            bulk: self.log.bulk(),
+            ids: &ids,
+            line: Vec::new(),
+        };
+        match merge {
+            Merge::Results {
+                provider,
+                handle,
+                rest,
+            } => {
+                let origin = origin.bought(&handle, self.attempt);
+                let rows: Vec<u64> = ids.iter().map(|(row, _)| row).collect();
+                let mut join = Join::new(provider.as_ref(), self.prefix, &rows, &origin);
+                let missing = self.join(&mut join, &mut writer)?;
+                if !missing.is_empty() && rest.is_none() {
+                    writer.bulk.finish()?;
+                    return Ok(MergeReport::new(
+                        all - missing.len() as u64,
+                        missing.len() as u64,
+                    ));
+                }
+                let rest = rest.unwrap_or(Ending::Missing);
+                for row in missing {
+                    writer.give(row, &origin.outcome(rest.clone()))?;
+                }
+            }
+            Merge::Refused { error, faults } => {
+                // Lines of a chunk are in the order of its rows.
+                for (line, (row, _)) in (1u64..).zip(ids.iter()) {
+                    let error = refused_row(&error, &faults, line);
+                    writer.give(row, &origin.outcome(Ending::Failed(error)))?;
+                }
+            }
+            Merge::Cancelled => {
+                for (row, _) in ids.iter() {
+                    writer.give(row, &origin.outcome(Ending::Cancelled))?;
+                }
+            }
+        }
+        writer.bulk.finish()?;
+        Ok(MergeReport::new(all, 0))
+    }
+
+    /// Gives every row its outcome that a file holds a line for; returns the others.
+    fn join(&self, join: &mut Join<'_>, writer: &mut Writer<'_>) -> Result<Vec<u64>> {
+        let files = downloads(&self.ledger, self.chunk)?;
+        let mut aside = self
+            .ledger
+            .set_aside(self.chunk, self.attempt, "unattributed")?;
+        for pass in 0..2 {
+            if pass == 1 {
+                if join.is_complete() {
+                    break;
+                }
+                join.second_pass();
+            }
+            for file in files.values() {
+                let path = self.ledger.raw_path(file)?;
+                each_line(&path, |line| {
+                    match join.line(line) {
+                        Joined::Row(row, outcome) => writer.give(row, &outcome)?,
+                        Joined::Unknown => aside.push(line)?,
+                        Joined::Passed => {}
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        aside.finish()?;
+        Ok(join.missing().collect())
+    }
+}
+
+struct Writer<'m> {
+    merging: &'m Merging,
+    bulk: batchwright_ledger::BulkWriter,
+    ids: &'m RowIds,
+    line: Vec<u8>,
+}
+
+impl Writer<'_> {
+    fn give(&mut self, row: u64, outcome: &Outcome) -> Result<()> {
+        // A merge is done again after a crash, or when lines were missing; what was given stays.
+        if !self
+            .merging
+            .given
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(row)
+        {
+            return Ok(());
+        }
+        let custom_id = self.ids.get(row).unwrap_or_default();
+        self.line.clear();
+        OutcomeRecord::write(
+            row,
+            custom_id,
+            outcome,
+            self.merging.json_output,
+            &mut self.line,
+        );
+        self.bulk.push(&self.line)?;
+        self.merging.progress.record(outcome);
+        Ok(())
+    }
+}
+
+/// Calls `take` with each line of the file, without its line end; a line over the cap is cut there, and so
+/// will not be understood.
+fn each_line(path: &std::path::Path, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let storage = |error: std::io::Error| {
+        Error::new(
+            ErrorKind::Storage,
+            format!("read {}: {error}", path.display()),
+        )
+        .with_source(error)
+    };
+    let mut reader = BufReader::with_capacity(256 * 1024, File::open(path).map_err(storage)?);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = reader
+            .by_ref()
+            .take(LINE_CAP)
+            .read_until(b'\n', &mut line)
+            .map_err(storage)?;
+        if read == 0 {
+            return Ok(());
+        }
+        if line.last() != Some(&b'\n') && read as u64 == LINE_CAP {
+            skip_line(&mut reader).map_err(storage)?;
+        }
+        let end = line.strip_suffix(b"\n").unwrap_or(&line);
+        take(end.strip_suffix(b"\r").unwrap_or(end))?;
+    }
+}
+
+/// Passes over the rest of a line without keeping it.
+fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
+    loop {
+        let buffer = reader.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        match memchr::memchr(b'\n', buffer) {
+            Some(end) => {
+                reader.consume(end + 1);
+                return Ok(());
+            }
+            None => {
+                let all = buffer.len();
+                reader.consume(all);
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The realtime lane of a job: rows through the pool, intents and outcomes through the segments.
+
+use super::{
+    Job, JobControl, JobProgress, LaneEnd, RunOptions, blocking, open_source, request_builder,
+};
+use async_trait::async_trait;
+use batchwright_core::{ChatProvider, Ending, Error, Outcome, Result};
+use batchwright_ledger::{OutcomeLog, OutcomeRecord, RowSet};
+use batchwright_realtime::{DispatchLog, EndReason, ParallelPool, WorkItem};
+use futures::StreamExt;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Rows read ahead of the pool: enough to hide a slow disk, few enough to weigh nothing.
+const READ_AHEAD: usize = 64;
+
+pub(super) async fn run(
+    job: &Job,
+    provider: Arc<dyn ChatProvider>,
+    options: &RunOptions,
+    control: &JobControl,
+    progress: &Arc<JobProgress>,
+    finished: RowSet,
+    log: OutcomeLog,
+) -> Result<LaneEnd> {
+    let (sender, mut receiver) = mpsc::channel::<Result<WorkItem>>(READ_AHEAD);
+    let spec = job.spec().clone();
+    let reader = blocking(move || {
+        let builder = request_builder(&spec)?;
+        for row in open_source(&spec)? {
+            let row = row.map_err(Error::from)?;
+            if finished.contains(row.number()) {
+                continue;
+            }
+            let item = builder
+                .build(&row)
+                .map(|request| WorkItem::new(row.number(), request));
+            let failed = item.is_err();
+            if sender.blocking_send(item).is_err() || failed {
+                break;
+            }
+        }
+        Ok(finished)
+    });
+    let items = futures::stream::poll_fn(move |cx| receiver.poll_recv(cx));
+    let json_output = job.spec().wants_json();
+    let dispatch = Arc::new(SegmentLog {
+        log: log.clone(),
+        json_output,
+    });
+    let mut options = options
+        .pool
+        .clone()
+        .with_prices(Arc::clone(&options.prices));
+    if options.max_in_flight == 0 {
+        options.max_in_flight = 1;
+    }
+    let pool = ParallelPool::new(provider, options);
+    // A cancel stops sending like a stop; rows that were not sent are given their ending afterwards.
+    let stop = control.stop.child_token();
+    let cancel = control.cancel.clone();
+    let drained = async {
+        let mut run = pool.run(items, dispatch, stop.clone());
+        loop {
+            tokio::select! {
+                next = run.next() => match next {
+                    Some(finished) => progress.record(&finished.outcome),
+                    None => break,
+                },
+                () = cancel.cancelled(), if !stop.is_cancelled() => stop.cancel(),
+            }
+        }
+        // The source's receiving end goes with the run, so that a blocked reader ends.
+        run.ended().map(|end| end.reason.clone())
+    };
+    let (reason, finished) = tokio::join!(drained, reader);
+    let finished = finished?;
+    let mut end = LaneEnd::default();
+    if let Some(EndReason::Stopped(error)) = reason {
+        end.stopped = Some(error);
+    }
+    if control.cancel.is_cancelled() && end.stopped.is_none() {
+        cancel_rest(job, progress, finished, log).await?;
+    }
+    Ok(end)
+}
+
+/// Gives every row without an outcome the ending `cancelled`.
+async fn cancel_rest(
+    job: &Job,
+    progress: &Arc<JobProgress>,
+    finished: RowSet,
+    log: OutcomeLog,
+) -> Result<()> {
+    let (spec, ledger, progress) = (
+        job.spec().clone(),
+        job.ledger().clone(),
+        Arc::clone(progress),
+    );
+    blocking(move || {
+        let builder = request_builder(&spec)?;
+        let mut finished = finished;
+        finished.extend(ledger.scan()?.finished.iter());
+        let mut writer = log.bulk();
+        let mut line = Vec::new();
+        for row in open_source(&spec)? {
+            let row = row.map_err(Error::from)?;
+            if finished.contains(row.number()) {
+                continue;
+            }
+            let outcome = Outcome::new(builder.build(&row)?.custom_id, Ending::Cancelled);
+            line.clear();
+            OutcomeRecord::write(row.number(), &outcome.custom_id, &outcome, false, &mut line);
+            writer.push(&line)?;
+            progress.record(&outcome);
+        }
+        writer.finish()
+    })
+    .await
+}
+
+/// The pool's record, in the segments of a ledger.
+struct SegmentLog {
+    log: OutcomeLog,
+    json_output: bool,
+}
+
+#[async_trait]
+impl DispatchLog for SegmentLog {
+    async fn dispatching(&self, row: u64, attempt: u32) -> Result<()> {
+        self.log.intent(row, attempt).await
+    }
+
+    async fn finished(&self, row: u64, outcome: &Outcome) -> Result<()> {
+        let mut line = Vec::with_capacity(1024);
+        OutcomeRecord::write(
+            row,
+            &outcome.custom_id,
+            outcome,
+            self.json_output,
+            &mut line,
+        );
+        self.log.append(line).await
+    }
+}
