@@ -408,3 +408,67 @@ impl fmt::Debug for UnorderedOutcomes {
         f.debug_struct("UnorderedOutcomes").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        outcome_log::{self, OutcomeLog},
+        record::OutcomeRecord,
+    };
+    use batchwright_core::{Ending, Outcome, Response};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn record(row: u64, text: Option<&str>) -> Vec<u8> {
+        let ending = text.map_or(Ending::Expired, |text| {
+            Ending::Succeeded(Response::from_text(text))
+        });
+        let mut line = Vec::new();
+        OutcomeRecord::write(row, "id", &Outcome::new("id", ending), false, &mut line);
+        line
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(6))]
+        #[test]
+        fn rows_come_in_order_each_with_its_final_line(
+            // More pages than are cached, so that pages are written and read again.
+            outcomes in proptest::collection::vec(
+                (prop_oneof![0u64..40, 0u64..12 * PAGE_ROWS], proptest::option::of("[a-z]{0,300}")), 1..150),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let ledger = Ledger::open(folder.path()).unwrap();
+            // Small segments, so that there are many.
+            let log = OutcomeLog::start_with(ledger.clone(), 4000, Box::new(outcome_log::create_segment)).unwrap();
+            let mut model: BTreeMap<u64, (bool, Vec<u8>)> = BTreeMap::new();
+            for piece in outcomes.chunks(7) {
+                let records: Vec<_> = piece.iter().map(|(row, text)| record(*row, text.as_deref())).collect();
+                log.append_blocking(&records).unwrap();
+                for ((row, text), line) in piece.iter().zip(records) {
+                    let known = model.entry(*row).or_insert_with(|| (text.is_some(), line.clone()));
+                    if text.is_some() && !known.0 {
+                        *known = (true, line);
+                    }
+                }
+            }
+            drop(log);
+            let expected: Vec<_> = model.into_iter().map(|(row, (_, line))| (row, line)).collect();
+            let found: Vec<_> = ledger.index().unwrap().map(Result::unwrap).collect();
+            prop_assert!(found == expected);
+            let mut visited = Vec::new();
+            ledger.index().unwrap().for_each_in_order(|row, line| {
+                visited.push((row, line.to_vec()));
+                Ok(())
+            }).unwrap();
+            prop_assert!(visited == expected);
+            let mut unordered: Vec<_> = ledger.unordered().unwrap().map(Result::unwrap).collect();
+            unordered.sort();
+            prop_assert!(unordered == expected);
+            prop_assert!(ledger.verify(None).unwrap().is_ok());
+            let leftovers = std::fs::read_dir(folder.path()).unwrap();
+            let leftovers = leftovers.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("index"));
+            prop_assert_eq!(leftovers.count(), 0);
+        }
+    }
+}

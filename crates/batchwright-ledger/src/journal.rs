@@ -492,12 +492,12 @@ impl Journal {
         })
     }
 
-    /// Checks the database's pages, the chain of digests over the journal, and that every state is the
+    /// Checks the database's pages and indexes, the chain of digests over the journal, and that every state is the
     /// fold of its facts (F-155).
     pub(crate) fn check(&self) -> Result<()> {
         let answer: String = self
             .connection
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
             .map_err(|error| failed("check", error))?;
         if answer != "ok" {
             return Err(edited(answer));

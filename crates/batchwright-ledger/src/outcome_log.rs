@@ -91,7 +91,7 @@ impl OutcomeLog {
         Self::start_with(ledger, SEGMENT_BYTES, Box::new(create_segment))
     }
 
-    fn start_with(ledger: Ledger, segment_bytes: u64, create: Create) -> Result<Self> {
+    pub(crate) fn start_with(ledger: Ledger, segment_bytes: u64, create: Create) -> Result<Self> {
         let folder = ledger.folder().to_owned();
         let (sender, queue) = mpsc::channel(QUEUE);
         let writer = Writer {
@@ -354,7 +354,7 @@ fn check(record: &[u8]) -> Result<()> {
 }
 
 /// The file behind a segment; a trait so that tests can fail each write and sync.
-trait SegmentFile: Send {
+pub(crate) trait SegmentFile: Send {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
     fn sync(&mut self) -> io::Result<()>;
 }
@@ -369,9 +369,9 @@ impl SegmentFile for File {
     }
 }
 
-type Create = Box<dyn FnMut(&Path) -> Result<Box<dyn SegmentFile>> + Send>;
+pub(crate) type Create = Box<dyn FnMut(&Path) -> Result<Box<dyn SegmentFile>> + Send>;
 
-fn create_segment(path: &Path) -> Result<Box<dyn SegmentFile>> {
+pub(crate) fn create_segment(path: &Path) -> Result<Box<dyn SegmentFile>> {
     let file = files::create(path)?;
     if let Some(folder) = path.parent() {
         files::sync_folder(folder)?;
@@ -522,5 +522,141 @@ impl Writer {
             outcomes: current.outcomes,
             intents: current.intents,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use batchwright_core::{Ending, Outcome};
+    use std::sync::atomic::AtomicUsize;
+
+    fn record(row: u64) -> Vec<u8> {
+        let mut line = Vec::new();
+        let outcome = Outcome::new("id", Ending::Expired);
+        crate::OutcomeRecord::write(row, "id", &outcome, false, &mut line);
+        line
+    }
+
+    /// A real file whose n-th operation, counted over writes and syncs, fails; a failing write leaves half.
+    struct Failing {
+        file: File,
+        left: usize,
+    }
+
+    impl Failing {
+        fn step(&mut self) -> bool {
+            self.left = self.left.saturating_sub(1);
+            self.left == 0
+        }
+    }
+
+    impl SegmentFile for Failing {
+        fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+            if self.step() {
+                self.file.write_all(&bytes[..bytes.len() / 2])?;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.file.write_all(bytes)
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            if self.step() {
+                return Err(io::Error::other("injected"));
+            }
+            self.file.sync_data()
+        }
+    }
+
+    #[tokio::test]
+    async fn f_145_f_146_after_a_failed_write_or_sync_nothing_is_confirmed() {
+        for fail_at in 1..=8 {
+            let folder = tempfile::tempdir().unwrap();
+            let ledger = Ledger::open(folder.path()).unwrap();
+            let create: Create = Box::new(move |path| {
+                let file = files::create(path)?;
+                Ok(Box::new(Failing {
+                    file,
+                    left: fail_at,
+                }))
+            });
+            let log = OutcomeLog::start_with(ledger.clone(), SEGMENT_BYTES, create).unwrap();
+            let mut confirmed = Vec::new();
+            let mut failures = Vec::new();
+            for row in 0..6 {
+                match log.append(record(row)).await {
+                    Ok(()) => confirmed.push(row),
+                    Err(error) => failures.push(error),
+                }
+            }
+            // Two operations each: the first failure ends it, also where the next would work again.
+            assert_eq!(confirmed.len(), (fail_at - 1) / 2);
+            assert_eq!(confirmed.len() + failures.len(), 6);
+            assert!(
+                failures
+                    .iter()
+                    .all(|error| error.kind() == ErrorKind::Storage)
+            );
+            let full = failures
+                .iter()
+                .all(|error| error.message().contains("disk full"));
+            assert_eq!(full, fail_at % 2 == 1);
+            assert!(log.intent(9, 1).await.is_err());
+            assert!(log.finish().await.is_err());
+            drop(ledger);
+            let scan = Ledger::open(folder.path()).unwrap().scan().unwrap();
+            assert!(confirmed.iter().all(|row| scan.finished.contains(*row)));
+        }
+    }
+
+    /// Counts its syncs, each of which waits to be let through.
+    struct Gated {
+        file: File,
+        syncs: Arc<AtomicUsize>,
+        gate: std_mpsc::Receiver<()>,
+    }
+
+    impl SegmentFile for Gated {
+        fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+            self.file.write_all(bytes)
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            self.gate.recv().map_err(io::Error::other)?;
+            self.syncs.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_share_one_sync_and_none_is_confirmed_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let syncs = Arc::new(AtomicUsize::new(0));
+        let (open, gate) = std_mpsc::channel();
+        let mut parts = Some((Arc::clone(&syncs), gate));
+        let create: Create = Box::new(move |path| {
+            let file = files::create(path)?;
+            let (syncs, gate) = parts.take().expect("one segment is enough");
+            Ok(Box::new(Gated { file, syncs, gate }))
+        });
+        let log = OutcomeLog::start_with(ledger, SEGMENT_BYTES, create).unwrap();
+        let mut appends: Vec<_> = (0..100)
+            .map(|row| Box::pin(log.append(record(row))))
+            .collect();
+        for append in &mut appends {
+            assert!(futures::poll!(append).is_pending());
+        }
+        // The thread holds one group at the gate; whatever came meanwhile is the next one.
+        for _ in 0..appends.len() {
+            open.send(()).unwrap();
+        }
+        for result in futures::future::join_all(appends).await {
+            result.unwrap();
+        }
+        let shared = syncs.load(Ordering::SeqCst);
+        log.append(record(100)).await.unwrap();
+        assert_eq!(syncs.load(Ordering::SeqCst), shared + 1);
+        assert!(shared < 100, "{shared} syncs for 100 appends");
     }
 }

@@ -1,0 +1,249 @@
+use super::{entry, handle, job, seal, tag};
+use batchwright_core::{
+    BatchStatus, ErrorKind, InputRef, JournalEntry, JournalEvent, ListMark, SubmissionLog as _,
+};
+use batchwright_ledger::{ChunkPhase, Ledger};
+use std::{fs, path::Path};
+
+fn events() -> Vec<(JournalEvent, &'static str)> {
+    let (tag, input) = (tag(1, 1), InputRef("file_1".into()));
+    let mark = ListMark::new(vec!["batch_0".into()], None);
+    vec![
+        (JournalEvent::UploadIntent { tag: tag.clone() }, "uploading"),
+        (
+            JournalEvent::Uploaded {
+                tag: tag.clone(),
+                input: input.clone(),
+            },
+            "uploaded",
+        ),
+        (
+            JournalEvent::CreateIntent {
+                tag: tag.clone(),
+                input,
+                mark,
+            },
+            "creating",
+        ),
+        (
+            JournalEvent::CreateUnknown {
+                tag: tag.clone(),
+                message: "reset".into(),
+            },
+            "unknown",
+        ),
+        (JournalEvent::ListedClean { tag: tag.clone() }, "unknown"),
+        (
+            JournalEvent::Held {
+                tag: tag.clone(),
+                reason: "ask".into(),
+            },
+            "held",
+        ),
+        (JournalEvent::Absent { tag: tag.clone() }, "absent"),
+        (JournalEvent::Fenced { tag: tag.clone() }, "fenced"),
+        (
+            JournalEvent::CreateRefused {
+                tag: tag.clone(),
+                message: "no".into(),
+                retryable: true,
+            },
+            "refused",
+        ),
+        (
+            JournalEvent::Created {
+                tag: tag.clone(),
+                handle: handle(),
+            },
+            "running",
+        ),
+        (
+            JournalEvent::Adopted {
+                tag,
+                handle: handle(),
+            },
+            "running",
+        ),
+        (
+            JournalEvent::Status {
+                handle: handle(),
+                status: BatchStatus::InProgress,
+            },
+            "running",
+        ),
+        (JournalEvent::CancelIntent { handle: handle() }, "running"),
+        (
+            JournalEvent::Downloaded {
+                handle: handle(),
+                label: "output".into(),
+                file: "000001-1-output.jsonl".into(),
+                sha256: "00".into(),
+                bytes: 1,
+            },
+            "downloaded",
+        ),
+        (JournalEvent::Merged { rows: 2 }, "merged"),
+    ]
+}
+
+#[tokio::test]
+async fn facts_read_back_and_fold_into_the_state() {
+    let (folder, ledger) = job();
+    seal(&ledger, 1, &[0, 1]);
+    let mut written = ledger.entries(1).await.unwrap();
+    for (event, phase) in events() {
+        ledger.append(vec![entry(1, event.clone())]).await.unwrap();
+        written.push(entry(1, event));
+        let state = ledger.chunks().unwrap().remove(0);
+        assert_eq!(state.phase.as_str(), phase);
+        assert_eq!(state.held.as_deref(), (phase == "held").then_some("ask"));
+        assert_eq!(state.requests, 2);
+    }
+    assert_eq!(
+        ledger.chunks().unwrap()[0].phase,
+        ChunkPhase::Merged { rows: 2 }
+    );
+    assert_eq!(ledger.entries(1).await.unwrap(), written);
+    assert!(ledger.entries(2).await.unwrap().is_empty());
+    drop(ledger);
+    let reader = Ledger::open_read_only(&folder.path().join("job")).unwrap();
+    assert_eq!(reader.entries(1).await.unwrap(), written);
+    let error = reader.append(written).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unexpected);
+}
+
+#[test]
+fn meta_is_kept_and_replaced() {
+    let (folder, ledger) = job();
+    assert_eq!(ledger.meta("fingerprint").unwrap(), None);
+    ledger.set_meta("fingerprint", "a").unwrap();
+    ledger.set_meta("fingerprint", "b").unwrap();
+    drop(ledger);
+    let ledger = Ledger::open(&folder.path().join("job")).unwrap();
+    assert_eq!(ledger.meta("fingerprint").unwrap().as_deref(), Some("b"));
+    assert_eq!(ledger.epoch(), 2);
+}
+
+#[test]
+fn f_153_an_older_epoch_sends_nothing_more() {
+    let (folder, first) = job();
+    seal(&first, 1, &[0]);
+    // A file system whose locks lie: the second opener locks another file of the same name.
+    fs::remove_file(folder.path().join("job/lock")).unwrap();
+    let second = Ledger::open(&folder.path().join("job")).unwrap();
+    assert_eq!((first.epoch(), second.epoch()), (1, 2));
+    let input = InputRef("f".into());
+    let intents = [
+        JournalEvent::UploadIntent { tag: tag(1, 1) },
+        JournalEvent::CreateIntent {
+            tag: tag(1, 1),
+            input,
+            mark: ListMark::default(),
+        },
+        JournalEvent::CancelIntent { handle: handle() },
+    ];
+    for intent in intents {
+        let error = first
+            .append_blocking(&[entry(1, intent.clone())])
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Storage);
+        assert!(
+            error
+                .message()
+                .contains("another process took this job over"),
+            "{error}"
+        );
+        second.append_blocking(&[entry(1, intent)]).unwrap();
+    }
+    // What it has bought already must not be lost by that.
+    first
+        .append_blocking(&[entry(
+            1,
+            JournalEvent::Created {
+                tag: tag(1, 1),
+                handle: handle(),
+            },
+        )])
+        .unwrap();
+    assert_eq!(second.chunks().unwrap()[0].handle, Some(handle()));
+}
+
+#[test]
+fn facts_are_appended_all_or_none() {
+    let (folder, first) = job();
+    fs::remove_file(folder.path().join("job/lock")).unwrap();
+    let second = Ledger::open(&folder.path().join("job")).unwrap();
+    let both: [JournalEntry; 2] = [
+        entry(1, JournalEvent::Merged { rows: 1 }),
+        entry(1, JournalEvent::UploadIntent { tag: tag(1, 1) }),
+    ];
+    assert!(first.append_blocking(&both).is_err());
+    assert!(second.entries_blocking(1).unwrap().is_empty());
+    assert!(second.chunks().unwrap().is_empty());
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn f_155_a_changed_byte_of_the_journal_is_found_or_harmless() {
+    let (folder, ledger) = job();
+    seal(&ledger, 1, &[0, 1]);
+    for (event, _) in events().into_iter().take(5) {
+        ledger.append_blocking(&[entry(1, event)]).unwrap();
+    }
+    let (entries, chunks) = (
+        ledger.entries_blocking(1).unwrap(),
+        ledger.chunks().unwrap(),
+    );
+    drop(ledger);
+    let original = folder.path().join("job");
+    let changed = folder.path().join("changed");
+    copy(&original, &changed);
+    let database = changed.join("ledger.sqlite");
+    let whole = fs::read(&database).unwrap();
+    let mut found = 0;
+    for position in (0..whole.len()).step_by(41) {
+        let mut bytes = whole.clone();
+        bytes[position] ^= 0x11;
+        fs::write(&database, bytes).unwrap();
+        let Ok(reader) = Ledger::open_read_only(&changed) else {
+            found += 1;
+            continue;
+        };
+        match reader.verify(None) {
+            Ok(report) if report.is_ok() => {
+                assert_eq!(
+                    reader.entries_blocking(1).unwrap(),
+                    entries,
+                    "byte {position}"
+                );
+                assert_eq!(reader.chunks().unwrap(), chunks, "byte {position}");
+            }
+            _ => found += 1,
+        }
+    }
+    assert!(found > 0);
+}
+
+#[test]
+fn a_lost_journal_is_not_started_over() {
+    let (folder, ledger) = job();
+    seal(&ledger, 1, &[0]);
+    drop(ledger);
+    let job = folder.path().join("job");
+    fs::remove_file(job.join("ledger.sqlite")).unwrap();
+    assert!(!Ledger::exists(&job));
+    let error = Ledger::open(&job).unwrap_err();
+    assert!(error.message().contains("ledger.sqlite is gone"), "{error}");
+    assert!(Ledger::open_read_only(&job).is_err());
+}
