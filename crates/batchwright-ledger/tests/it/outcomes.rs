@@ -18,7 +18,7 @@ fn full() -> Outcome {
     response.usage = Usage::of(10, 2);
     response.request_id = Some("req_1".into());
     response.raw =
-        Some(RawValue::from_string("{\n  \"a\": 1e400,\r\n  \"b\": \"x\\ny\"\n}".into()).unwrap());
+        Some(RawValue::from_string("{\n  \"a\": 1.50,\r\n  \"b\": \"x\\ny\"\n}".into()).unwrap());
     let mut outcome = Outcome::new("wire", Ending::Succeeded(response));
     outcome.provenance.provider = Some("openai".into());
     outcome.provenance.model = Some("gpt-4o-mini".into());
@@ -37,7 +37,7 @@ fn a_line_holds_everything_in_its_order_and_reads_back() {
     let text = String::from_utf8(line.clone()).unwrap();
     assert_eq!(
         text,
-        r#"{"v":1,"row":12,"custom_id":"r-12","status":"succeeded","output":"blue\n\"sky\"","finish_reason":"stop","usage":{"input_tokens":10,"output_tokens":2},"cost":0.0000123,"provenance":{"provider":"openai","model":"gpt-4o-mini","responded_model":"gpt-4o-mini-2024-07-18","lane":"realtime","batch":null,"attempts":2,"possibly_paid_attempts":1,"latency_ms":1500,"cached":false,"request_id":"req_1"},"error":null,"raw":{   "a": 1e400,    "b": "x\ny" }}"#
+        r#"{"v":1,"row":12,"custom_id":"r-12","status":"succeeded","output":"blue\n\"sky\"","finish_reason":"stop","usage":{"input_tokens":10,"output_tokens":2},"cost":0.0000123,"provenance":{"provider":"openai","model":"gpt-4o-mini","responded_model":"gpt-4o-mini-2024-07-18","lane":"realtime","batch":null,"attempts":2,"possibly_paid_attempts":1,"latency_ms":1500,"cached":false,"request_id":"req_1"},"error":null,"raw":{   "a": 1.50,    "b": "x\ny" }}"#
     );
     let record = OutcomeRecord::parse(&line).unwrap();
     assert_eq!((record.row, record.custom_id.as_ref()), (12, "r-12"));
@@ -88,6 +88,25 @@ fn an_output_has_the_form_of_its_answer() {
     };
     assert_eq!(vectors(vec![vec![0.5, 1.0]]), json!([0.5, 1.0]));
     assert_eq!(vectors(vec![vec![0.5], vec![1.0]]), json!([[0.5], [1.0]]));
+}
+
+#[test]
+fn f_172_an_answer_that_no_number_type_or_stack_holds_is_kept_as_it_is() {
+    let (_folder, ledger) = job();
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let answer = format!("{{\"n\":1e400,\"i\":12345678901234567890123,\"deep\":{deep}}}");
+    let outcome = Outcome::new("x", Ending::Succeeded(Response::from_text(answer.clone())));
+    let mut line = Vec::new();
+    OutcomeRecord::write(0, "r-0", &outcome, true, &mut line);
+    let log = ledger.outcome_log().unwrap();
+    log.append_blocking(&[line]).unwrap();
+    assert_eq!(ledger.scan().unwrap().succeeded(), 1);
+    let line = ledger.index().unwrap().get(0).unwrap().unwrap();
+    let record = OutcomeRecord::parse(&line).unwrap();
+    assert_eq!(record.output.unwrap().get(), answer);
+    let mut result = Vec::new();
+    record.to_result_line(&mut result);
+    assert!(String::from_utf8(result).unwrap().contains(&answer));
 }
 
 #[test]
