@@ -332,7 +332,12 @@ pub(crate) async fn submit(
             submitted(reply.status, &reply.body, refused)
                 .map(|id| BatchHandle::new(provider, id, input.clone()))
         }
-        Err(error) if error.class() == RetryClass::NotSent => Err(SubmitError::NotSent(error)),
+        // A refused certificate is a stop, and no connection all the same.
+        Err(error)
+            if error.class() == RetryClass::NotSent || error.kind() == ErrorKind::Connect =>
+        {
+            Err(SubmitError::NotSent(error))
+        }
         Err(error) => Err(SubmitError::Unknown(error)),
     }
 }
@@ -393,12 +398,7 @@ pub(crate) async fn download(
         _ if reply.is_success() => None,
         _ => return Err(client.refused(Asked::Object, &reply.into_reply().await?)),
     };
-    // Bytes of a compressed form would be counted otherwise than ours.
-    let plain = reply
-        .headers
-        .get("content-encoding")
-        .is_none_or(|encoding| encoding == "identity");
-    if begins == Some(offset) && (plain || offset == 0) {
+    if begins == Some(offset) {
         return Ok(reply.body);
     }
     Err(Error::new(

@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::config::{ChatApi, OpenAiConfig};
 use crate::provider::OpenAi;
 use batchwright_core::{Error, ErrorKind, ModelSpec, Result};
-use batchwright_http::Secret;
+use batchwright_http::{HttpClientBuilder, Secret};
 use std::time::Duration;
 
 /// Collects the settings of an [`OpenAi`].
@@ -62,9 +62,16 @@ impl OpenAiBuilder {
         self
     }
 
-    /// Bounds the HTTP calls under way at once.
+    /// Bounds the HTTP calls under way at once, at least 1; further ones wait.
     pub fn max_in_flight(mut self, calls: usize) -> Self {
-        self.config.max_in_flight = calls;
+        self.config.http = self.config.http.max_in_flight(calls);
+        self
+    }
+
+    /// Sets how connections are made: their timeouts, proxies and further certificates. What
+    /// [`max_in_flight`](Self::max_in_flight) set before is replaced.
+    pub fn http(mut self, http: HttpClientBuilder) -> Self {
+        self.config.http = http;
         self
     }
 
@@ -78,13 +85,13 @@ impl OpenAiBuilder {
     ///
     /// # Errors
     /// `ConfigInvalid` where a setting is unusable: a base URL that is none or is plain http, a key no
-    /// header can hold, a name that is not of `a-z`, `0-9`, `-` and `_`, a bound of zero.
+    /// header can hold, a name that is not of `a-z`, `0-9`, `-` and `_`, a timeout of zero, a certificate that is none.
     pub fn build(self) -> Result<OpenAi> {
         let config = self.config;
-        if config.attempt_timeout.is_zero() || config.max_in_flight == 0 {
+        if config.attempt_timeout.is_zero() {
             return Err(Error::new(
                 ErrorKind::ConfigInvalid,
-                "build the provider: attempt_timeout and max_in_flight must be above zero",
+                "build the provider: attempt_timeout must be above zero",
             ));
         }
         // The same rule as where the name is used, so that it cannot be too wide here.
@@ -104,6 +111,7 @@ impl From<OpenAiConfig> for OpenAiBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use batchwright_http::HttpClient;
 
     #[test]
     fn f_196_unusable_settings_are_refused_before_anything_is_sent() {
@@ -120,7 +128,10 @@ mod tests {
             ("a key of two lines", good().api_key("a\nb")),
             ("an odd name", good().name("Open AI")),
             ("no time", good().attempt_timeout(Duration::ZERO)),
-            ("no place", good().max_in_flight(0)),
+            (
+                "a certificate that is none",
+                good().http(HttpClient::builder().extra_ca_pem("no PEM")),
+            ),
             ("a split header", good().organization("a\r\nb: c")),
         ] {
             let error = builder.build().unwrap_err();

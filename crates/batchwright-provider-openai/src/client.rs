@@ -9,9 +9,7 @@ use crate::error::{Asked, reply_error};
 use batchwright_core::{Error, ErrorKind, Result, RetryPolicy};
 use batchwright_http::{
     BaseUrl, Body, Call, HttpClient, Limits, Reply, Secret, StreamReply, Url,
-    header::{
-        ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE,
-    },
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE},
 };
 use std::time::Duration;
 
@@ -51,9 +49,7 @@ impl Client {
         }
         let join = |endpoint| Ok((endpoint, base.join(below_version(endpoint)?)?));
         Ok(Self {
-            http: HttpClient::builder()
-                .max_in_flight(config.max_in_flight)
-                .build()?,
+            http: config.http.clone().build()?,
             inference: [join(CHAT_COMPLETIONS)?, join(RESPONSES)?, join(EMBEDDINGS)?],
             headers,
             key: config.api_key.clone(),
@@ -118,10 +114,7 @@ impl Client {
             let range = HeaderValue::from_str(&format!("bytes={offset}-")).map_err(|error| {
                 Error::new(ErrorKind::Unexpected, "name the range").with_source(error)
             })?;
-            call = call
-                .header(RANGE, range)
-                // A range counts bytes of the form sent, ours are those of the plain one.
-                .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            call = call.header(RANGE, range);
         }
         self.http.stream(call).await
     }

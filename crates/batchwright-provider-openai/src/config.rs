@@ -1,7 +1,7 @@
 //! Every setting of the provider, its default and its unit.
 
 use batchwright_core::{Error, ErrorKind, Result};
-use batchwright_http::{BaseUrl, Secret};
+use batchwright_http::{BaseUrl, HttpClient, HttpClientBuilder, Secret};
 use std::{fmt, time::Duration};
 
 /// The environment variable that holds the API key.
@@ -50,8 +50,9 @@ pub struct OpenAiConfig {
     /// The longest one direct call may take, from the first byte sent to the last one read. Default
     /// 600 s as in the vendor's own client; flex wants 900 s.
     pub attempt_timeout: Duration,
-    /// How many HTTP calls are under way at once at most; further ones wait. Default 256.
-    pub max_in_flight: usize,
+    /// How connections are made and how many calls are under way at once. Default: that of
+    /// `batchwright-http`, with 256 calls.
+    pub http: HttpClientBuilder,
     /// Whether plain http is allowed to hosts other than this machine, where key and prompts travel in
     /// clear text (F-196). Default no.
     pub allow_plain_http: bool,
@@ -68,7 +69,7 @@ impl OpenAiConfig {
             chat_api: ChatApi::default(),
             name: "openai".to_owned(),
             attempt_timeout: Duration::from_secs(600),
-            max_in_flight: 256,
+            http: HttpClient::builder(),
             allow_plain_http: false,
         }
     }
@@ -125,7 +126,7 @@ impl fmt::Debug for OpenAiConfig {
             .field("project", &self.project)
             .field("chat_api", &self.chat_api)
             .field("attempt_timeout", &self.attempt_timeout)
-            .field("max_in_flight", &self.max_in_flight)
+            .field("http", &self.http)
             .field("allow_plain_http", &self.allow_plain_http)
             .finish_non_exhaustive()
     }

@@ -673,7 +673,10 @@ impl Expect {
     pub(crate) fn of(request: &Request) -> Self {
         match &request.payload {
             Payload::Chat(_) => Self::Chat,
-            Payload::Embedding(input) => Self::Embeddings(input.texts.len()),
+            // An extra `input` replaces the texts, and only the caller knows how many it holds.
+            Payload::Embedding(input) if !request.extra.contains_key("input") => {
+                Self::Embeddings(input.texts.len())
+            }
             _ => Self::Any,
         }
     }

@@ -1,5 +1,7 @@
 //! The provider against the emulator of OpenAI's wire: direct calls, and the whole life of a batch.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use batchwright_core::{
     BatchHandle, BatchProvider, BatchSnapshot, BatchStatus, CallOptions, ChatProvider, Ending,
     ErrorKind, FinishReason, InputRef, ListMark, Message, Outcome, Payload, Request, Response,

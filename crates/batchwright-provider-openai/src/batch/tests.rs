@@ -340,11 +340,9 @@ proptest! {
         let line = json!({"custom_id": id, "response": response, "error": error}).to_string();
         prop_assert_eq!(decoded(&line).unwrap().custom_id, id.clone());
         let cut = line.floor_char_boundary((line.len() as f64 * cut) as usize);
-        if cut < line.len() {
-            if let Some(outcome) = decoded(&line[..cut]) {
-                prop_assert_eq!(outcome.custom_id, id);
-                prop_assert_eq!(outcome.ending.as_str(), "unreadable");
-            }
+        if cut < line.len() && let Some(outcome) = decoded(&line[..cut]) {
+            prop_assert_eq!(outcome.custom_id, id);
+            prop_assert_eq!(outcome.ending.as_str(), "unreadable");
         }
     }
 
