@@ -39,6 +39,8 @@ pub(crate) trait BatchRows: LineShape + Send + Sync {
     fn check(&self, scan: &mut Scan<'_>, number: u64, line: &[u8]) -> Result<(), BatchFailure>;
     /// Appends the result line of an executed row.
     fn answer(&self, row: &Row<'_>, line: &[u8], out: &mut Vec<u8>) -> RowEnd;
+    /// Appends the error line of a row that fails with a status by the fault script's will.
+    fn fail(&self, row: &Row<'_>, line: &[u8], status: u16, out: &mut Vec<u8>);
     /// Appends the error line of a row that was never executed.
     fn unexecuted(&self, row: &Row<'_>, line: &[u8], why: Unexecuted, out: &mut Vec<u8>);
     /// How long results files live, in virtual milliseconds.
@@ -244,7 +246,11 @@ impl BatchRecord {
 
     /// Whether a call with this key finds the batch now.
     pub(crate) fn is_there(&self, key: &str, now_ms: i64) -> bool {
-        self.key == key && self.created_ms + self.quirks.visible_lag_ms <= now_ms
+        let forgotten = self
+            .quirks
+            .forget_after_ms
+            .is_some_and(|after| self.created_ms + after <= now_ms);
+        self.key == key && self.created_ms + self.quirks.visible_lag_ms <= now_ms && !forgotten
     }
 
     pub(crate) fn is_listed(&self, now_ms: i64) -> bool {
@@ -310,9 +316,7 @@ impl BatchRecord {
             total => self.row_ms(pace, total - 1),
         };
         let end = last.max(stuck_until);
-        if self.quirks.expire_after_rows.is_some() {
-            (self.expires_ms.max(stuck_until), true)
-        } else if last > self.expires_ms {
+        if self.quirks.expire_after_rows.is_some() || last > self.expires_ms {
             (self.expires_ms.max(stuck_until), true)
         } else {
             (end, false)
@@ -694,7 +698,18 @@ impl Worker<'_> {
                 at,
             };
             out.clear();
-            match self.rows.answer(&row, trim(&line), &mut out) {
+            let fails = match self.record.quirks.fail_rows {
+                Some((status, every)) if (done.rows + 1).is_multiple_of(every) => Some(status),
+                _ => None,
+            };
+            let end = match fails {
+                Some(status) => {
+                    self.rows.fail(&row, trim(&line), status, &mut out);
+                    RowEnd::Failed
+                }
+                None => self.rows.answer(&row, trim(&line), &mut out),
+            };
+            match end {
                 RowEnd::Answered(charge) => {
                     files.output.write_all(&out)?;
                     done.output_bytes += out.len() as u64;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,6 +87,12 @@ impl Emulator {
     #[must_use]
     pub fn control_url(&self) -> String {
         format!("http://{}/emulator", self.addr)
+    }
+
+    /// The folder that files, batches and the invoice are in.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        self.engine.dir()
     }
 
     /// The virtual time, in milliseconds since the Unix epoch.

@@ -132,8 +132,7 @@ impl Engine {
             let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
             threads
                 .into_iter()
-                .map(|thread| thread.join().expect("an executor does not panic"))
-                .collect()
+                .try_for_each(|thread| thread.join().expect("an executor does not panic"))
         })
     }
 

@@ -155,6 +155,8 @@ impl Nth {
 pub enum FaultAction {
     /// Answers this and does nothing else.
     Reply(Reply),
+    /// Answers this without reading the request to its end, so that a long upload breaks off.
+    ReplyEarly(Reply),
     /// Does the work, then answers this instead of the true answer.
     CommitThenReply(Reply),
     /// Does the work, then closes the connection without an answer.
@@ -201,10 +203,24 @@ pub enum FaultAction {
         #[serde(rename = "for")]
         span: Span,
     },
+    /// An uploaded file is stored without its last bytes, and says its true size.
+    StoreShort(u64),
+    /// A download that asks for a range gets the whole file and status 200.
+    IgnoreRange,
     /// Result files go wrong: for a batch creation, in the files themselves; for a file download, in this answer.
     MutateResults(Mutation),
     /// A created batch does this many rows and then waits to expire.
     ExpireAfterRows(u64),
+    /// Rows of a created batch fail with this status.
+    FailRows {
+        /// HTTP status of the row, 400 to 599.
+        status: u16,
+        /// Every k-th row from the k-th on, at least 1. Default 1: all rows.
+        #[serde(default = "one")]
+        every: u64,
+    },
+    /// A created batch is not found any more after this virtual time.
+    ForgetAfter(Span),
     /// A created batch fails at validation.
     FailBatch(BatchFailure),
     /// A created batch shows these counts, whatever is true, from `finalizing` on.
@@ -323,6 +339,12 @@ pub enum MutationKind {
     Hollow,
     /// Lines are broken JSON.
     Garble,
+    /// Empty lines are put between lines.
+    Blank,
+    /// All lines end with CR LF.
+    Crlf,
+    /// The file begins with a byte order mark.
+    Bom,
 }
 
 /// Which results files of a batch.
@@ -397,6 +419,9 @@ pub(crate) struct BatchQuirks {
     pub(crate) stick: Vec<(String, i64)>,
     pub(crate) mutations: Vec<Mutation>,
     pub(crate) expire_after_rows: Option<u64>,
+    /// Status, and every how many rows.
+    pub(crate) fail_rows: Option<(u16, u64)>,
+    pub(crate) forget_after_ms: Option<i64>,
     pub(crate) failure: Option<BatchFailure>,
     pub(crate) counts: Option<Counts>,
     pub(crate) late_file_ids_ms: i64,
@@ -416,6 +441,10 @@ impl BatchQuirks {
                 }
                 FaultAction::MutateResults(mutation) => quirks.mutations.push(mutation.clone()),
                 FaultAction::ExpireAfterRows(rows) => quirks.expire_after_rows = Some(*rows),
+                FaultAction::FailRows { status, every } => {
+                    quirks.fail_rows = Some((*status, (*every).max(1)));
+                }
+                FaultAction::ForgetAfter(span) => quirks.forget_after_ms = Some(span.ms()),
                 FaultAction::FailBatch(failure) => quirks.failure = Some(failure.clone()),
                 FaultAction::LieCounts(counts) => quirks.counts = Some(*counts),
                 FaultAction::LateFileIds(span) => quirks.late_file_ids_ms = span.ms(),

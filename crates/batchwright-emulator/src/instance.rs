@@ -176,12 +176,9 @@ impl Maker<'_> {
         } else {
             step
         };
-        let nudge = step.unwrap_or(0.5);
-        let low = bound("minimum")
-            .max_some(bound("exclusiveMinimum").map(|low| low + nudge.min(1e-3).max(f64::EPSILON)));
-        let high = bound("maximum").min_some(
-            bound("exclusiveMaximum").map(|high| high - nudge.min(1e-3).max(f64::EPSILON)),
-        );
+        let nudge = step.unwrap_or(0.5).clamp(f64::EPSILON, 1e-3);
+        let low = bound("minimum").max_some(bound("exclusiveMinimum").map(|low| low + nudge));
+        let high = bound("maximum").min_some(bound("exclusiveMaximum").map(|high| high - nudge));
         let low = low.unwrap_or_else(|| high.map_or(0.0, |high| high - 100.0));
         let high = high.unwrap_or(low + 100.0).max(low);
         let share = self.rng.below(1_001) as f64 / 1_000.0;

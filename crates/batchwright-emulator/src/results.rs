@@ -36,6 +36,7 @@ pub(crate) fn copy(
     }
     let mut cut = 0;
     let mut page = None;
+    let mut crlf = false;
     for mutation in mutations {
         let mut plan = Plan {
             pieces: &mut pieces,
@@ -46,6 +47,10 @@ pub(crate) fn copy(
         match mutation.kind {
             MutationKind::Truncate => cut = mutation.count,
             MutationKind::Html => page = Some(HTML),
+            MutationKind::Crlf => crlf = true,
+            MutationKind::Bom => plan
+                .pieces
+                .insert(0, Piece::Text(Box::from(&b"\xEF\xBB\xBF"[..]))),
             MutationKind::Shuffle => shuffle_all(plan.pieces, plan.rng),
             _ => plan.spoil(mutation)?,
         }
@@ -59,6 +64,9 @@ pub(crate) fn copy(
     let mut written = 0;
     for piece in &pieces {
         piece.read(&mut source, &mut line)?;
+        if crlf && line.pop_if(|last| *last == b'\n').is_some() {
+            line.extend_from_slice(b"\r\n");
+        }
         target.write_all(&line)?;
         written += line.len() as u64;
     }
@@ -176,7 +184,14 @@ impl Plan<'_> {
                     line.push(b'\n');
                     self.pieces[at] = Piece::Text(line.into());
                 }
-                MutationKind::Shuffle | MutationKind::Truncate | MutationKind::Html => {}
+                MutationKind::Blank => {
+                    self.pieces.insert(at, Piece::Text(Box::from(&b"\n"[..])));
+                }
+                MutationKind::Shuffle
+                | MutationKind::Truncate
+                | MutationKind::Html
+                | MutationKind::Crlf
+                | MutationKind::Bom => {}
             }
         }
         Ok(())

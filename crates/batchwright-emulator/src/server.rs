@@ -97,6 +97,9 @@ async fn run(
                 drain(request).await;
                 return shape(connection, reply(given), actions).await;
             }
+            FaultAction::ReplyEarly(given) => {
+                return shape(connection, reply(given), actions).await;
+            }
             FaultAction::Reset => {
                 connection.cut(Cut::Rst);
                 return gone();
@@ -225,6 +228,10 @@ async fn shape(
     response
 }
 
+/// Real time before an answer ends badly: hyper writes what it holds when the body has nothing to give for a moment, and
+/// throws it away when the body fails before.
+const FLUSH: Duration = Duration::from_millis(20);
+
 type BodyStream = axum::body::BodyDataStream;
 
 /// Replaces the body by a stream made of it; the length header stays, so a shorter body shows as cut.
@@ -286,8 +293,7 @@ fn cut(
                 let left = left - chunk.len() as u64;
                 return Some((Ok(chunk), (body, left)));
             }
-            // hyper writes what it holds when the body has nothing to give for a moment.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(FLUSH).await;
             connection.cut(how);
             Some((
                 Err(axum::Error::new(std::io::Error::other("cut"))),
@@ -306,7 +312,11 @@ async fn lie(response: Response, more: i64) -> Response {
     parts
         .headers
         .insert(header::CONTENT_LENGTH, HeaderValue::from(declared));
-    let body = stream::iter([Ok::<_, axum::Error>(body)]);
+    let pause = stream::once(async {
+        tokio::time::sleep(FLUSH).await;
+        Ok(Bytes::new())
+    });
+    let body = stream::iter([Ok::<_, axum::Error>(body)]).chain(pause);
     Response::from_parts(parts, Body::from_stream(body))
 }
 

@@ -587,7 +587,7 @@ impl Asked<'_> {
             reasoning,
         };
         // The vendor caches prompts from 1,024 tokens on, in steps of 128; here about half of those are hits.
-        if self.model.reasons() && self.input >= 1_024 && self.hash.0 % 2 == 0 {
+        if self.model.reasons() && self.input >= 1_024 && self.hash.0.is_multiple_of(2) {
             usage.cached = self.input / 128 * 128;
         }
         Ok((said, usage))

@@ -145,7 +145,7 @@ impl ApiError {
                 Some("server_is_overloaded"),
                 "Overloaded.",
             ),
-            400..500 => Self::new(status, INVALID, None, "The request was refused."),
+            402..500 => Self::new(status, INVALID, None, "The request was refused."),
             _ => Self::new(status, "server_error", None, "Internal error."),
         };
         if status == 429 {

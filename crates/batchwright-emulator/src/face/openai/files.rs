@@ -81,6 +81,7 @@ pub(super) async fn upload(call: &Call<'_>, request: Request) -> Result<Response
     while let Some(field) = form.next_field().await.map_err(|_| torn())? {
         arrived.take(field).await?;
     }
+    arrived.shorten(call).map_err(|error| disk_error(&error))?;
     let record = arrived.check(call)?;
     let engine = Arc::clone(engine);
     let stored = block(move || engine.files.insert(record, &arrived.scratch.0))
@@ -141,6 +142,19 @@ impl Arrived {
                 Ok(())
             }
         }
+    }
+
+    fn shorten(&mut self, call: &Call<'_>) -> std::io::Result<()> {
+        for action in &call.faults.actions {
+            if let (FaultAction::StoreShort(cut), true) = (action, self.filename.is_some()) {
+                self.bytes = self.bytes.saturating_sub(*cut);
+                std::fs::OpenOptions::new()
+                    .write(true)
+                    .open(&self.scratch.0)?
+                    .set_len(self.bytes)?;
+            }
+        }
+        Ok(())
     }
 
     fn check(&self, call: &Call<'_>) -> Result<FileRecord, ApiError> {
@@ -303,7 +317,16 @@ pub(super) async fn content(
     let mut file = tokio::fs::File::open(&path)
         .await
         .map_err(|error| disk_error(&error))?;
-    let range = Range::of(headers, bytes);
+    let ignore_range = call
+        .faults
+        .actions
+        .iter()
+        .any(|action| matches!(action, FaultAction::IgnoreRange));
+    let range = if ignore_range {
+        Range::Whole
+    } else {
+        Range::of(headers, bytes)
+    };
     let (from, len) = match range {
         Range::Whole => (0, bytes),
         Range::Part { from, len } => (from, len),

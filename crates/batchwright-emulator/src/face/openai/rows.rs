@@ -1,6 +1,5 @@
 //! Batch lines: what validation refuses, and how results are written.
 
-use std::borrow::Cow;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::io::Write as _;
@@ -38,6 +37,13 @@ struct Line<'a> {
     url: Text<'a>,
     #[serde(borrow)]
     body: &'a RawValue,
+}
+
+impl<'a> Line<'a> {
+    /// Reads a line that validation has read before.
+    fn again(line: &'a [u8]) -> Self {
+        serde_json::from_slice(line).expect("a line that passed validation reads the same again")
+    }
 }
 
 /// The keys of a body that validation looks at.
@@ -177,52 +183,38 @@ impl BatchRows for Rows {
     }
 
     fn answer(&self, row: &Row<'_>, line: &[u8], out: &mut Vec<u8>) -> RowEnd {
-        let line = serde_json::from_slice::<Line<'_>>(line)
-            .expect("a line that passed validation reads the same again");
-        let stamp = Stamp {
-            seed: row.seed,
-            nonce: mix(row.batch_sequence, row.index),
-            lane: 1,
-            created: row.at,
+        let line = Line::again(line);
+        let endpoint = Endpoint::of_url(row.endpoint)
+            .expect("only batches of endpoints that are served are created");
+        let prepared = match prepare(endpoint, line.body.get().as_bytes(), row.seed) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                failed(row, &line, &error, out);
+                return RowEnd::Failed;
+            }
         };
+        let stamp = stamp(row);
         let request_id = stamp.request_id();
         head(row, &line.custom_id.0, out);
-        let endpoint = Endpoint::of_url(row.endpoint);
-        let prepared = match endpoint {
-            Some(endpoint) => prepare(endpoint, line.body.get().as_bytes(), row.seed),
-            None => Err(ApiError::internal()),
-        };
-        let status = prepared.as_ref().map_or_else(|error| error.status, |_| 200);
-        write!(
-            out,
-            r#","response":{{"status_code":{status},"request_id":"{request_id}","body":"#
-        )
-        .expect("memory takes every write");
-        let end = match (&prepared, endpoint) {
-            (Ok(prepared), Some(endpoint)) => {
-                write(endpoint, prepared, stamp, out);
-                RowEnd::Answered(RowCharge {
-                    custom_id: line.custom_id.0.into_owned(),
-                    request_id,
-                    hash: prepared.hash,
-                    model: prepared.model.dated,
-                    usage: prepared.usage,
-                    price_usd: prepared.model.price_usd(prepared.usage, true),
-                })
-            }
-            (Err(error), _) => {
-                error.write(out);
-                RowEnd::Failed
-            }
-            (Ok(_), None) => RowEnd::Failed,
-        };
-        out.extend_from_slice(b"},\"error\":null}\n");
-        end
+        response_head(200, &request_id, out);
+        write(endpoint, &prepared, stamp, out);
+        out.extend_from_slice(TAIL);
+        RowEnd::Answered(RowCharge {
+            custom_id: line.custom_id.0.into_owned(),
+            request_id,
+            hash: prepared.hash,
+            model: prepared.model.dated,
+            usage: prepared.usage,
+            price_usd: prepared.model.price_usd(prepared.usage, true),
+        })
+    }
+
+    fn fail(&self, row: &Row<'_>, line: &[u8], status: u16, out: &mut Vec<u8>) {
+        failed(row, &Line::again(line), &ApiError::of_status(status), out);
     }
 
     fn unexecuted(&self, row: &Row<'_>, line: &[u8], why: Unexecuted, out: &mut Vec<u8>) {
-        let custom_id = serde_json::from_slice::<Line<'_>>(line)
-            .map_or(Cow::Borrowed(""), |line| line.custom_id.0);
+        let custom_id = Line::again(line).custom_id.0;
         let (code, message) = match why {
             Unexecuted::Expired => (
                 "batch_expired",
@@ -244,6 +236,33 @@ impl BatchRows for Rows {
     fn results_live_ms(&self) -> i64 {
         THIRTY_DAYS_MS
     }
+}
+
+/// What follows the body of an executed row's line.
+const TAIL: &[u8] = b"},\"error\":null}\n";
+
+fn stamp(row: &Row<'_>) -> Stamp {
+    Stamp {
+        seed: row.seed,
+        nonce: mix(row.batch_sequence, row.index),
+        lane: 1,
+        created: row.at,
+    }
+}
+
+fn failed(row: &Row<'_>, line: &Line<'_>, error: &ApiError, out: &mut Vec<u8>) {
+    head(row, &line.custom_id.0, out);
+    response_head(error.status, &stamp(row).request_id(), out);
+    error.write(out);
+    out.extend_from_slice(TAIL);
+}
+
+fn response_head(status: u16, request_id: &str, out: &mut Vec<u8>) {
+    write!(
+        out,
+        r#","response":{{"status_code":{status},"request_id":"{request_id}","body":"#
+    )
+    .expect("memory takes every write");
 }
 
 fn head(row: &Row<'_>, custom_id: &str, out: &mut Vec<u8>) {

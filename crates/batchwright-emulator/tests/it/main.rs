@@ -1,0 +1,10 @@
+//! The emulator over real sockets.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+mod client;
+mod faults;
+mod files;
+mod lifecycle;
+mod persistence;
+mod realtime;
+mod validation;
