@@ -120,7 +120,7 @@ pub(crate) struct RunningArgs {
     /// The longest one direct call may take, such as 90s or 10m [default: 10m]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<std::time::Duration>,
-    /// The most attempts at a row that fails without cost [default: 10]
+    /// The most attempts at a row that fails without cost [default: until it is served]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_attempts: Option<u32>,
     /// How long a batch whose creation is unclear is looked for before it counts as not created

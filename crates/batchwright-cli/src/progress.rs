@@ -139,6 +139,8 @@ impl Shown {
             "usage": progress.usage,
             "cost": progress.cost.as_dollars(),
             "cost_unknown_rows": progress.cost_unknown,
+            "in_flight": progress.in_flight,
+            "to_retry": progress.to_retry,
             "batches": batches,
             "waiting": progress.waiting,
         });
@@ -172,6 +174,9 @@ impl Shown {
         line.push_str(&format!(", {}", money(progress)));
         if !progress.batches.is_empty() {
             line.push_str(&format!("; batches: {}", batches(progress)));
+        }
+        if progress.to_retry > 0 {
+            line.push_str(&format!(", {} to be tried again", count(progress.to_retry)));
         }
         if let Some(waiting) = &progress.waiting {
             line.push_str(&format!("; waiting: {waiting}"));

@@ -230,7 +230,7 @@ fn run_options(
         options.pool.attempt_timeout = timeout;
     }
     if let Some(attempts) = args.max_attempts {
-        options.pool.retry.max_attempts = attempts;
+        options.pool.retry.max_attempts = Some(attempts);
     }
     if sandbox {
         options.router = RouterOptions::for_sandbox();

@@ -20,10 +20,11 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
-    /// Attempts for faults that cost nothing (`NotSent`, and `Rejected` by overload), the first one
-    /// included. Default 10: with the delays below that is about eight minutes of outage. Attempts a
-    /// rate limit rejected do not count.
-    pub max_attempts: u32,
+    /// Attempts of a request that failed without cost (`NotSent`, and `Rejected` by overload), the first one
+    /// included; attempts a rate limit rejected do not count. Default none, which is no bound but the
+    /// request's deadline: a request that was never served is worth waiting for, and costs nothing
+    /// meanwhile (F-020, F-030).
+    pub max_attempts: Option<u32>,
     /// Extra attempts after an `Ambiguous` failure, each of which may be paid twice. Default 1.
     pub max_ambiguous_retries: u32,
     /// The first delay. Default 500 ms, as the vendors' own clients.
@@ -79,7 +80,7 @@ pub enum RetryDecision {
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
-            max_attempts: 10,
+            max_attempts: None,
             max_ambiguous_retries: 1,
             initial: Duration::from_millis(500),
             multiplier: 2.0,
@@ -96,7 +97,7 @@ impl RetryPolicy {
     /// asking again costs nothing.
     pub fn for_reads() -> Self {
         Self {
-            max_attempts: 6,
+            max_attempts: Some(6),
             max_ambiguous_retries: 6,
             cap: Duration::from_secs(30),
             ..Self::default()
@@ -123,7 +124,8 @@ impl RetryPolicy {
             }
             _ => {
                 state.faults = state.faults.saturating_add(1);
-                (state.faults, state.faults >= self.max_attempts)
+                let bound = self.max_attempts.unwrap_or(u32::MAX);
+                (state.faults, state.faults >= bound)
             }
         };
         if spent {
@@ -204,7 +206,7 @@ mod tests {
     #[test]
     fn f_001_a_rate_limit_spends_no_attempt() {
         let policy = RetryPolicy {
-            max_attempts: 2,
+            max_attempts: Some(2),
             ..RetryPolicy::default()
         };
         let mut state = RetryState::default();
@@ -216,6 +218,15 @@ mod tests {
             ));
         }
         assert_eq!((state.rate_limited, state.faults), (100, 0));
+    }
+
+    #[test]
+    fn f_020_f_030_what_costs_nothing_is_tried_until_the_deadline() {
+        let mut state = RetryState::default();
+        for kind in [ErrorKind::Connect, ErrorKind::Overloaded].repeat(500) {
+            let decision = RetryPolicy::default().decide(&mut state, &Error::new(kind, "x"), 0.5);
+            assert!(matches!(decision, RetryDecision::Retry { .. }));
+        }
     }
 
     #[test]
@@ -259,10 +270,10 @@ mod tests {
             }
         }
 
-        /// F-122: a run of failures of any classes ends.
+        /// F-122: a run of failures of any classes ends where it is bounded.
         #[test]
         fn a_run_of_faults_ends(classes in proptest::collection::vec(0u8..2, 64)) {
-            let policy = RetryPolicy::default();
+            let policy = RetryPolicy { max_attempts: Some(10), ..RetryPolicy::default() };
             let mut state = RetryState::default();
             let ended = classes.iter().any(|class| {
                 let kind = if *class == 0 { ErrorKind::Connect } else { ErrorKind::Timeout };

@@ -23,6 +23,9 @@ pub struct PoolOptions {
     /// keeps the run going for ever. Default 26 h: daily limits reset within 24 h (F-003), and after that
     /// one longest wait of an hour and an attempt still fit.
     pub item_deadline: Option<Duration>,
+    /// How long the provider may be unreachable before it was reached at all: past it the run stops instead of
+    /// waiting for the deadline of each row, since an address or a proxy is likely wrong. Default 60 s.
+    pub first_contact: Duration,
     /// When a failed attempt is followed by another.
     pub retry: RetryPolicy,
     /// After this many rows in a row that failed for good in the same way, with no success in the run,
@@ -45,6 +48,7 @@ impl Default for PoolOptions {
             max_in_flight: 16,
             attempt_timeout: Duration::from_secs(600),
             item_deadline: Some(Duration::from_secs(26 * 3600)),
+            first_contact: Duration::from_secs(60),
             retry: RetryPolicy::default(),
             identical_failures: 20,
             extra_paid_share: 0.05,
@@ -73,6 +77,13 @@ impl PoolOptions {
     #[must_use]
     pub fn with_item_deadline(mut self, deadline: Option<Duration>) -> Self {
         self.item_deadline = deadline;
+        self
+    }
+
+    /// Sets how long the provider may be unreachable before it was reached at all.
+    #[must_use]
+    pub fn with_first_contact(mut self, patience: Duration) -> Self {
+        self.first_contact = patience;
         self
     }
 

@@ -1,7 +1,8 @@
 //! How far a run is, readable from anywhere while it goes on.
 
+use batchwright_core::Error;
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -38,6 +39,7 @@ pub struct Meter(Arc<Cells>);
 
 #[derive(Debug, Default)]
 struct Cells {
+    last_error: Mutex<Option<Error>>,
     taken: AtomicU64,
     in_flight: AtomicU64,
     waiting: AtomicU64,
@@ -61,6 +63,23 @@ impl Meter {
             failed: cells.failed.load(Relaxed),
             possibly_paid_attempts: cells.possibly_paid_attempts.load(Relaxed),
         }
+    }
+
+    /// The error the row that waits since last waits for; none once a row ended.
+    pub fn last_error(&self) -> Option<Error> {
+        self.0
+            .last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn note(&self, error: Option<Error>) {
+        *self
+            .0
+            .last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = error;
     }
 
     pub(crate) fn show(&self, progress: &Progress) {

@@ -50,6 +50,8 @@ pub struct Run<S> {
     model: Arc<str>,
     progress: Progress,
     meter: Meter,
+    /// Whether the meter shows an error that is waited out.
+    is_waiting: bool,
     end: Option<RunEnd>,
 }
 
@@ -217,8 +219,10 @@ impl<S> Run<S> {
         }
         let random = self.random.next();
         let now = self.begun.elapsed();
-        match self.schedule.failed(now, slot, error, random) {
+        match self.schedule.failed(now, slot, error.clone(), random) {
             Verdict::Wait(wait) => {
+                self.meter.note(Some(error));
+                self.is_waiting = true;
                 telemetry::backoff(&call.span, wait);
                 self.park(slot, call);
             }
@@ -228,6 +232,9 @@ impl<S> Run<S> {
     }
 
     fn count(&mut self, ending: &Ending) {
+        if std::mem::take(&mut self.is_waiting) {
+            self.meter.note(None);
+        }
         match ending {
             Ending::Succeeded(_) => self.progress.succeeded += 1,
             Ending::Refused(_) => self.progress.refused += 1,
@@ -315,6 +322,7 @@ impl<S: Stream<Item = Result<WorkItem>>> Run<S> {
             model: Arc::from(""),
             progress: Progress::default(),
             meter: Meter::default(),
+            is_waiting: false,
             end: None,
         }
     }

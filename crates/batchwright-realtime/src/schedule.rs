@@ -71,6 +71,8 @@ pub(crate) struct Schedule {
     possibly_paid: u64,
     unfinished: Vec<Unfinished>,
     answered: bool,
+    /// Whether the provider was reached at all, whatever it said.
+    reached: bool,
     /// How rows failed for good so far, and how many in a row did so.
     alike: Option<(Error, u32)>,
 }
@@ -114,6 +116,7 @@ impl Schedule {
             possibly_paid: 0,
             unfinished: Vec::new(),
             answered: false,
+            reached: false,
             alike: None,
         }
     }
@@ -199,6 +202,11 @@ impl Schedule {
         let item = item(&mut self.items, slot);
         item.unsure = error.is_ambiguous();
         let attempts = item.attempts;
+        self.reached |= self.answered || error.class() != RetryClass::NotSent;
+        if !self.reached && now >= self.options.first_contact && self.stopped.is_none() {
+            self.stop(EndReason::Stopped(error.with_attempts(attempts)));
+            return self.hand_back(slot);
+        }
         if error.is_job_stop() {
             self.stop(EndReason::Stopped(error.with_attempts(attempts)));
             return self.hand_back(slot);

@@ -1,6 +1,7 @@
 //! How far a job is, readable from anywhere while it runs.
 
 use batchwright_core::{BatchCounts, BatchStatus, Ending, Money, Outcome, Usage};
+use batchwright_realtime::Meter;
 use std::{
     collections::BTreeMap,
     sync::{
@@ -14,6 +15,8 @@ use std::{
 pub struct JobProgress {
     total: AtomicU64,
     state: Mutex<Progress>,
+    /// The realtime lane's pool, while it runs.
+    pool: Mutex<Option<Meter>>,
 }
 
 /// A job's progress at one moment.
@@ -38,6 +41,10 @@ pub struct Progress {
     pub cost_unknown: u64,
     /// The state of each open batch, by chunk.
     pub batches: BTreeMap<u32, BatchLine>,
+    /// Direct calls under way.
+    pub in_flight: u64,
+    /// Rows that wait to be tried again.
+    pub to_retry: u64,
     /// The last error that is being waited out.
     pub waiting: Option<String>,
 }
@@ -64,7 +71,18 @@ impl JobProgress {
     pub fn read(&self) -> Progress {
         let mut progress = self.lock().clone();
         progress.total = self.total.load(Relaxed);
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = &*pool {
+            let now = pool.read();
+            progress.in_flight = now.in_flight;
+            progress.to_retry = now.waiting;
+            progress.waiting = pool.last_error().map(|error| error.to_string());
+        }
         progress
+    }
+
+    pub(crate) fn set_pool(&self, pool: Option<Meter>) {
+        *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = pool;
     }
 
     pub(crate) fn set_total(&self, rows: u64) {

@@ -61,6 +61,7 @@ pub(super) async fn run(
     let cancel = control.cancel.clone();
     let drained = async {
         let mut run = pool.run(items, dispatch, stop.clone());
+        progress.set_pool(Some(run.meter()));
         loop {
             tokio::select! {
                 next = run.next() => match next {
@@ -70,6 +71,7 @@ pub(super) async fn run(
                 () = cancel.cancelled(), if !stop.is_cancelled() => stop.cancel(),
             }
         }
+        progress.set_pool(None);
         // The source's receiving end goes with the run, so that a blocked reader ends.
         run.ended().map(|end| end.reason.clone())
     };

@@ -4,7 +4,7 @@ use crate::double::{
     Entry, SECOND, Scripted, Tape, collect, fail, is_complete, item, ok, options, rows, run_all,
 };
 use batchwright_core::{Error, ErrorKind};
-use batchwright_realtime::{Meter, NoLog, ParallelPool, PoolOptions, Run, WorkItem};
+use batchwright_realtime::{EndReason, Meter, NoLog, ParallelPool, PoolOptions, Run, WorkItem};
 use futures::{StreamExt, stream};
 use std::{
     sync::{
@@ -53,7 +53,7 @@ async fn f_001_f_013_retry_after_is_honoured_and_spends_no_attempt() {
         _ => (SECOND, ok()),
     });
     let mut options = options(4);
-    options.retry.max_attempts = 1;
+    options.retry.max_attempts = Some(1);
     options.retry.max_ambiguous_retries = 0;
     let (finished, end) = run_all(&provider, options, 40).await;
     assert!(is_complete(&end));
@@ -78,7 +78,9 @@ async fn f_001_f_013_retry_after_is_honoured_and_spends_no_attempt() {
 #[tokio::test(start_paused = true)]
 async fn f_018_f_022_faults_back_off_until_the_policy_gives_up() {
     let provider = Scripted::new(|_, _| (Duration::ZERO, fail(ErrorKind::Overloaded)));
-    let (finished, end) = run_all(&provider, options(2), 3).await;
+    let mut options = options(2);
+    options.retry.max_attempts = Some(10);
+    let (finished, end) = run_all(&provider, options, 3).await;
     assert!(is_complete(&end));
     for row in &finished {
         let error = row.outcome.error().unwrap();
@@ -89,6 +91,44 @@ async fn f_018_f_022_faults_back_off_until_the_policy_gives_up() {
         );
     }
     assert_eq!(provider.seen().count(), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn f_020_rows_outlast_an_hour_of_overload_unspent() {
+    let begun = Instant::now();
+    let provider = Scripted::new(move |_, _| {
+        if begun.elapsed() < SECOND * 3600 {
+            (Duration::ZERO, fail(ErrorKind::Overloaded))
+        } else {
+            (SECOND, ok())
+        }
+    });
+    let (finished, end) = run_all(&provider, options(4), 12).await;
+    assert!(is_complete(&end));
+    assert!(finished.iter().all(|row| row.outcome.ending.is_success()));
+    assert_eq!(end.possibly_paid_attempts, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn f_030_a_provider_never_reached_stops_the_run_and_one_lost_is_waited_for() {
+    let provider = Scripted::new(|_, _| (Duration::ZERO, fail(ErrorKind::Connect)));
+    let (finished, end) = run_all(&provider, options(4), 12).await;
+    assert!(finished.is_empty());
+    let EndReason::Stopped(error) = &end.reason else {
+        panic!("{:?}", end.reason)
+    };
+    assert_eq!(error.kind(), ErrorKind::Connect);
+
+    let begun = Instant::now();
+    let provider = Scripted::new(move |_, _| match begun.elapsed() {
+        now if now > SECOND * 10 && now < SECOND * 7200 => {
+            (Duration::ZERO, fail(ErrorKind::Connect))
+        }
+        _ => (SECOND, ok()),
+    });
+    let (finished, end) = run_all(&provider, options(4), 200).await;
+    assert!(is_complete(&end));
+    assert!(finished.iter().all(|row| row.outcome.ending.is_success()));
 }
 
 #[tokio::test(start_paused = true)]
