@@ -7,10 +7,11 @@ use crate::{
 };
 use batchwright_core::{
     BatchCounts, BatchHandle, BatchProvider, BatchSnapshot, BatchStatus, Error, ErrorKind,
-    JournalEntry, JournalEvent, Result, SubmissionTag, SubmitError, Timestamp,
+    JournalEntry, JournalEvent, Result, RetryClass, SubmissionTag, SubmitError, Timestamp,
 };
 use futures::{Stream, StreamExt};
 use std::{
+    collections::HashSet,
     hash::{BuildHasher, RandomState},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -22,6 +23,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+#[cfg(test)]
+mod tests;
 
 /// A sealed chunk to be bought.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +141,11 @@ impl Driver {
         Self {
             store,
             options,
-            control,
+            // Stopping this drive must not stop what else hangs on the caller's token.
+            control: Control {
+                stop: control.stop.child_token(),
+                cancel: control.cancel,
+            },
             events,
             transfers,
             started: Instant::now(),
@@ -154,19 +162,33 @@ impl Driver {
         let driver = Arc::new(self);
         let mut chunks = std::pin::pin!(chunks.fuse());
         let mut open: JoinSet<Result<(u32, ChunkEnd)>> = JoinSet::new();
+        let mut numbers = HashSet::new();
         let mut end = DriveEnd::default();
+        let mut failed = None;
         let mut source = true;
         loop {
             let room = source && open.len() < driver.options.max_open_batches.max(1);
-            if !room && open.is_empty() {
+            if !source && open.is_empty() {
                 break;
             }
             tokio::select! {
                 biased;
                 Some(ended) = open.join_next(), if !open.is_empty() => {
-                    let (chunk, ended) = ended.map_err(|panic| {
-                        Error::new(ErrorKind::Unexpected, "a chunk's task panicked").with_source(panic)
-                    })??;
+                    let ended = ended.unwrap_or_else(|panic| {
+                        Err(Error::new(ErrorKind::Unexpected, "a chunk's task panicked")
+                            .with_source(panic))
+                    });
+                    let (chunk, ended) = match ended {
+                        Ok(ended) => ended,
+                        Err(error) => {
+                            // Nothing more is sent; creates under way are waited for, since their answers
+                            // may still be recorded.
+                            driver.control.stop.cancel();
+                            failed.get_or_insert(error);
+                            continue;
+                        }
+                    };
+                    numbers.remove(&chunk);
                     match ended {
                         ChunkEnd::Merged => end.merged += 1,
                         ChunkEnd::Unfinished => end.unfinished += 1,
@@ -183,6 +205,14 @@ impl Driver {
                 }
                 () = driver.control.stop.cancelled(), if source => source = false,
                 next = chunks.next(), if room => match next {
+                    Some(Ok((job, _))) if !numbers.insert(job.chunk) => {
+                        // Two of one chunk at once would be two buyers.
+                        driver.control.stop.cancel();
+                        failed.get_or_insert_with(|| {
+                            let message = format!("chunk {} was handed in twice", job.chunk);
+                            Error::new(ErrorKind::Unexpected, message)
+                        });
+                    }
                     Some(Ok((job, provider))) => {
                         let driver = Arc::clone(&driver);
                         open.spawn(async move {
@@ -193,13 +223,15 @@ impl Driver {
                     Some(Err(error)) => {
                         driver.control.stop.cancel();
                         end.stopped.get_or_insert(error);
-                        source = false;
                     }
                     None => source = false,
                 },
             }
         }
-        Ok(end)
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(end),
+        }
     }
 
     async fn chunk(&self, job: ChunkJob, provider: Arc<dyn BatchProvider>) -> Result<ChunkEnd> {
@@ -220,13 +252,30 @@ impl Driver {
                 machine.on(Event::CancelRequested, self.now(), 0.0);
             }
             let effect = machine.next(self.now());
-            // A fact that is known is written down, whatever else stops; everything else can wait.
-            if self.control.stop.is_cancelled()
-                && !matches!(effect, Effect::Persist(_) | Effect::Done | Effect::Stop(_))
-            {
-                // A taken `Submit` that is not sent leaves an intent, which the next run reconciles.
+            let effect = if self.control.stop.is_cancelled() {
+                match effect {
+                    // A fact that is known is written down, whatever else stops; an intent can wait.
+                    Effect::Persist(fact) if !is_intent(&fact) => Some(Effect::Persist(fact)),
+                    effect @ (Effect::Done | Effect::Stop(_)) => Some(effect),
+                    // Its intent is durable, and that it was not sent saves the next drive the search.
+                    Effect::Submit { .. } => {
+                        let error = Error::new(ErrorKind::Cancelled, "stopped before it was sent")
+                            .with_class(RetryClass::NotSent);
+                        machine.on(
+                            Event::Submitted(Err(SubmitError::NotSent(error))),
+                            self.now(),
+                            0.0,
+                        );
+                        continue;
+                    }
+                    _ => None,
+                }
+            } else {
+                Some(effect)
+            };
+            let Some(effect) = effect else {
                 return Ok(ChunkEnd::Unfinished);
-            }
+            };
             let event = match effect {
                 Effect::Done => {
                     return Ok(match machine.held() {
@@ -257,36 +306,44 @@ impl Driver {
                     }
                     Event::Woken
                 }
-                effect => match self
-                    .perform(&job, &machine, provider.as_ref(), &provider, effect)
-                    .await?
-                {
-                    Some(event) => event,
-                    None => return Ok(ChunkEnd::Unfinished),
-                },
+                effect => {
+                    // What is neither paid nor merged may be dropped in the middle and done again.
+                    let lasting = matches!(
+                        effect,
+                        Effect::Submit { .. }
+                            | Effect::Cancel { .. }
+                            | Effect::Merge { .. }
+                            | Effect::Close(_)
+                    );
+                    tokio::select! {
+                        biased;
+                        event = self.perform(&job, &machine, &provider, effect) => event?,
+                        () = self.control.stop.cancelled(), if !lasting => {
+                            return Ok(ChunkEnd::Unfinished);
+                        }
+                    }
+                }
             };
             self.observe(chunk, &event).await;
             machine.on(event, self.now(), self.random());
         }
     }
 
-    /// Does one effect. `None` means that it was interrupted by a stop, which only those allow that cost
-    /// nothing.
+    /// Does one effect. An `Err` is a failure of the store.
     async fn perform(
         &self,
         job: &ChunkJob,
         machine: &Submission,
-        provider: &dyn BatchProvider,
-        shared: &Arc<dyn BatchProvider>,
+        provider: &Arc<dyn BatchProvider>,
         effect: Effect,
-    ) -> Result<Option<Event>> {
+    ) -> Result<Event> {
         let chunk = job.chunk;
         let event = match effect {
             Effect::Mint { attempt } => Event::Minted(SubmissionTag::new(
                 &job.job,
                 chunk,
                 attempt,
-                &self.random_word(),
+                &random_word(random_bits(&self.random)),
             )?),
             Effect::FindUpload { tag } => {
                 let batch = self.store.sealed(chunk, tag.attempt()).await?;
@@ -294,21 +351,15 @@ impl Driver {
             }
             Effect::Upload { tag } => {
                 let batch = self.store.sealed(chunk, tag.attempt()).await?;
-                let upload = async {
-                    let _permit = self.transfers.acquire().await;
-                    provider.upload(&batch, &tag).await
-                };
-                tokio::select! {
-                    result = upload => Event::Uploaded(result),
-                    () = self.control.stop.cancelled() => return Ok(None),
-                }
+                let _permit = self.transfers.acquire().await;
+                Event::Uploaded(provider.upload(&batch, &tag).await)
             }
             Effect::Recent => Event::Recent(provider.recent().await),
             Effect::Submit { tag, input } => {
                 let batch = match self.store.sealed(chunk, tag.attempt()).await {
                     Ok(batch) => batch,
                     Err(error) => {
-                        return Ok(Some(Event::Submitted(Err(SubmitError::NotSent(error)))));
+                        return Ok(Event::Submitted(Err(SubmitError::NotSent(error))));
                     }
                 };
                 debug!(chunk, tag = %tag, "create the batch");
@@ -330,28 +381,28 @@ impl Driver {
                 Event::Polled(result)
             }
             Effect::Cancel { handle } => {
-                // A refusal to cancel is no news: the batch may have ended, which the next poll tells.
-                if let Err(error) = provider.cancel(&handle).await {
+                let result = provider.cancel(&handle).await;
+                if let Err(error) = &result {
+                    // A refusal is no news: the batch may have ended, which the next poll tells.
                     debug!(chunk, error = %error, "cancel the batch");
                 }
-                Event::Cancelled
+                Event::Cancelled(result)
             }
-            Effect::Collect { snapshot, again } => {
-                tokio::select! {
-                    result = self.collect(chunk, machine.attempt(), provider, &snapshot, again) => {
-                        match result {
-                            Err(error) if error.kind() == ErrorKind::Storage => return Err(error),
-                            result => Event::KeptAll(result),
-                        }
-                    }
-                    () = self.control.stop.cancelled() => return Ok(None),
+            Effect::Collect { snapshot, fresh } => {
+                let attempt = machine.attempt();
+                match self
+                    .collect(chunk, attempt, provider.as_ref(), &snapshot, fresh)
+                    .await
+                {
+                    Err(error) if error.kind() == ErrorKind::Storage => return Err(error),
+                    result => Event::KeptAll(result),
                 }
             }
-            Effect::Merge { handle, last } => {
+            Effect::Merge { handle, rest } => {
                 let merge = Merge::Results {
-                    provider: Arc::clone(shared),
+                    provider: Arc::clone(provider),
                     handle,
-                    last,
+                    rest,
                 };
                 let report = self.store.merge(chunk, machine.attempt(), merge).await?;
                 Event::Merged {
@@ -377,7 +428,7 @@ impl Driver {
                 ));
             }
         };
-        Ok(Some(event))
+        Ok(event)
     }
 
     /// Keeps every result file of an ended batch, whatever its state (F-076).
@@ -387,9 +438,9 @@ impl Driver {
         attempt: u32,
         provider: &dyn BatchProvider,
         snapshot: &BatchSnapshot,
-        again: bool,
+        fresh: bool,
     ) -> Result<()> {
-        if again {
+        if fresh {
             self.store.discard(chunk, attempt).await?;
         }
         for file in &snapshot.files {
@@ -438,6 +489,9 @@ impl Driver {
             Event::Submitted(Err(error)) => error.error(),
             _ => return,
         };
+        if !error.is_retryable() {
+            return;
+        }
         warn!(chunk, error = %error, "the chunk waits");
         self.tell(RouterEvent::Waiting {
             chunk,
@@ -455,23 +509,33 @@ impl Driver {
         self.started.elapsed()
     }
 
-    fn random_bits(&self) -> u64 {
-        self.random
-            .hash_one((SystemTime::now(), RandomState::new().hash_one(0u8)))
-    }
-
     fn random(&self) -> f64 {
-        (self.random_bits() >> 11) as f64 / (1u64 << 53) as f64
+        (random_bits(&self.random) >> 11) as f64 / (1u64 << 53) as f64
     }
+}
 
-    fn random_word(&self) -> String {
-        let mut bits = self.random_bits();
-        (0..10)
-            .map(|_| {
-                let digit = char::from_digit((bits % 36) as u32, 36).expect("below the base");
-                bits /= 36;
-                digit
-            })
-            .collect()
-    }
+/// Ten of `a-z` and `0-9`.
+pub(crate) fn random_word(mut bits: u64) -> String {
+    (0..10)
+        .map(|_| {
+            let digit = char::from_digit((bits % 36) as u32, 36).expect("below the base");
+            bits /= 36;
+            digit
+        })
+        .collect()
+}
+
+/// 64 bits nobody else has, from the seeds the standard library draws for its maps.
+pub(crate) fn random_bits(random: &RandomState) -> u64 {
+    random.hash_one((SystemTime::now(), RandomState::new().hash_one(0u8)))
+}
+
+/// Whether the fact only announces an effect.
+fn is_intent(fact: &JournalEvent) -> bool {
+    matches!(
+        fact,
+        JournalEvent::UploadIntent { .. }
+            | JournalEvent::CreateIntent { .. }
+            | JournalEvent::CancelIntent { .. }
+    )
 }

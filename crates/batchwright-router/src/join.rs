@@ -1,23 +1,32 @@
 //! From result lines back to rows: by wire id, never by order or count.
 
 use batchwright_core::{
-    BatchHandle, BatchProvider, Ending, Error, InputFault, Lane, Outcome, PriceTable, Provenance,
-    WireId, WirePrefix,
+    BatchHandle, BatchProvider, Ending, Error, InputFault, Lane, Outcome, PriceTable, WireId,
+    WirePrefix,
 };
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hasher},
+    num::NonZeroU64,
+    sync::Arc,
+};
+
+#[cfg(test)]
+mod tests;
 
 /// Joins the result lines of one batch to the rows it was made of.
 ///
 /// All lines of all files are fed twice: the first pass gives the successes, the second what is left. So
 /// a success wins over an error wherever it stands (F-082), the first of several successes wins (F-099),
-/// and nothing but a byte a row is kept.
+/// and nothing but a hash a row is kept.
 pub struct Join<'p> {
     provider: &'p dyn BatchProvider,
     prefix: WirePrefix,
     /// The batch's rows, ascending.
     rows: &'p [u64],
     origin: &'p Origin,
-    settled: Vec<bool>,
+    /// The hash of the line that won, for each row that has its outcome.
+    settled: Vec<Option<NonZeroU64>>,
     settled_count: u64,
     pass: Pass,
     report: JoinReport,
@@ -29,7 +38,7 @@ pub struct Join<'p> {
 pub struct JoinReport {
     /// Lines under an id that was never sent, or that could not be attributed at all; set aside (F-098).
     pub unknown: u64,
-    /// Further successes of a row that had one (F-099).
+    /// Further successes of a row that had one, in other words than the first (F-099).
     pub duplicates: u64,
 }
 
@@ -68,7 +77,7 @@ impl<'p> Join<'p> {
             prefix,
             rows,
             origin,
-            settled: vec![false; rows.len()],
+            settled: vec![None; rows.len()],
             settled_count: 0,
             pass: Pass::Successes,
             report: JoinReport::default(),
@@ -86,14 +95,15 @@ impl<'p> Join<'p> {
         let Some(place) = self.place(&outcome.custom_id) else {
             return self.unknown();
         };
-        let wanted = outcome.ending.is_success() || matches!(outcome.ending, Ending::Refused(_));
-        match (self.pass, wanted) {
-            (Pass::Successes, true) if self.settled[place] => {
-                self.report.duplicates += 1;
+        let success = outcome.ending.is_success() || matches!(outcome.ending, Ending::Refused(_));
+        let digest = digest(line);
+        match (self.pass, success, self.settled[place]) {
+            (Pass::Successes, true, Some(first)) => {
+                self.report.duplicates += u64::from(first != digest);
                 Joined::Passed
             }
-            (Pass::Successes, true) | (Pass::Rest, false) if !self.settled[place] => {
-                self.settled[place] = true;
+            (Pass::Successes, true, None) | (Pass::Rest, false, None) => {
+                self.settled[place] = Some(digest);
                 self.settled_count += 1;
                 self.origin.fill(&mut outcome);
                 Joined::Row(self.rows[place], Box::new(outcome))
@@ -117,7 +127,7 @@ impl<'p> Join<'p> {
         self.rows
             .iter()
             .zip(&self.settled)
-            .filter(|(_, settled)| !**settled)
+            .filter(|(_, settled)| settled.is_none())
             .map(|(row, _)| *row)
     }
 
@@ -149,6 +159,13 @@ impl<'p> Join<'p> {
     }
 }
 
+/// Tells lines apart; it secures nothing.
+fn digest(line: &[u8]) -> NonZeroU64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(line);
+    NonZeroU64::MIN | hasher.finish()
+}
+
 impl fmt::Debug for Join<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Join")
@@ -162,20 +179,30 @@ impl fmt::Debug for Join<'_> {
 #[derive(Clone, Debug)]
 pub struct Origin {
     provider: Arc<str>,
-    batch: Arc<str>,
+    model: Arc<str>,
+    batch: Option<Arc<str>>,
     attempt: u32,
     prices: Arc<PriceTable>,
 }
 
 impl Origin {
-    /// The batch `handle`, bought by attempt number `attempt`, at these prices.
-    pub fn new(handle: &BatchHandle, attempt: u32, prices: Arc<PriceTable>) -> Self {
+    /// `provider` and the `model` asked for, with nothing bought yet.
+    pub fn new(provider: &str, model: &str, prices: Arc<PriceTable>) -> Self {
         Self {
-            provider: handle.provider.as_str().into(),
-            batch: handle.id.as_str().into(),
-            attempt,
+            provider: provider.into(),
+            model: model.into(),
+            batch: None,
+            attempt: 0,
             prices,
         }
+    }
+
+    /// Of the batch that attempt number `attempt` bought.
+    #[must_use]
+    pub fn bought(mut self, handle: &BatchHandle, attempt: u32) -> Self {
+        self.batch = Some(handle.id.as_str().into());
+        self.attempt = attempt;
+        self
     }
 
     /// An outcome no line tells of.
@@ -186,24 +213,22 @@ impl Origin {
     }
 
     fn fill(&self, outcome: &mut Outcome) {
-        let answered = outcome.response().and_then(|response| {
-            let model = response.model.as_deref()?;
-            Some((
-                model.into(),
-                self.prices
-                    .price(&self.provider, model)?
-                    .cost(&response.usage, Lane::Batch),
-            ))
+        // The price of the model that answered, which may be a dated version of the one asked for.
+        let cost = outcome.response().and_then(|response| {
+            let answered = response
+                .model
+                .as_deref()
+                .and_then(|model| self.prices.price(&self.provider, model));
+            let price = answered.or_else(|| self.prices.price(&self.provider, &self.model))?;
+            price.cost(&response.usage, Lane::Batch)
         });
-        let provenance: &mut Provenance = &mut outcome.provenance;
+        let provenance = &mut outcome.provenance;
         provenance.provider = Some(Arc::clone(&self.provider));
-        provenance.batch = Some(Arc::clone(&self.batch));
+        provenance.model = Some(Arc::clone(&self.model));
+        provenance.batch.clone_from(&self.batch);
         provenance.lane = Some(Lane::Batch);
         provenance.attempts = self.attempt;
-        if let Some((model, cost)) = answered {
-            provenance.model.get_or_insert(model);
-            provenance.cost = cost;
-        }
+        provenance.cost = cost;
     }
 }
 

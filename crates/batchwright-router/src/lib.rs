@@ -10,6 +10,9 @@ mod memory;
 mod options;
 mod store;
 
+#[cfg(test)]
+mod fake;
+
 pub use drive::{ChunkJob, Control, DriveEnd, RouterEvent};
 pub use join::{Join, JoinReport, Joined, Origin, refused_row};
 pub use options::RouterOptions;

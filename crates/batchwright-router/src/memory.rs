@@ -142,24 +142,28 @@ impl ChunkStore for MemoryStore {
     async fn merge(&self, number: u32, attempt: u32, merge: Merge) -> Result<MergeReport> {
         let chunk = self.chunk(number)?;
         let all = chunk.requests.len() as u64;
-        let (provider, handle, last) = match merge {
+        let model = chunk
+            .requests
+            .first()
+            .map_or("", |request| request.model.as_str());
+        let origin = Origin::new(chunk.provider.name(), model, Arc::clone(&self.prices));
+        let (provider, handle, rest) = match merge {
             Merge::Results {
                 provider,
                 handle,
-                last,
-            } => (provider, handle, last),
+                rest,
+            } => (provider, handle, rest),
             Merge::Refused { error, faults } => {
                 for (line, request) in (1u64..).zip(&chunk.requests) {
                     let error = crate::join::refused_row(&error, &faults, line);
-                    self.give(request, Outcome::new("", Ending::Failed(error)))
+                    self.give(request, origin.outcome(Ending::Failed(error)))
                         .await;
                 }
                 return Ok(MergeReport::new(all, 0));
             }
             Merge::Cancelled => {
                 for request in &chunk.requests {
-                    self.give(request, Outcome::new("", Ending::Cancelled))
-                        .await;
+                    self.give(request, origin.outcome(Ending::Cancelled)).await;
                 }
                 return Ok(MergeReport::new(all, 0));
             }
@@ -170,7 +174,7 @@ impl ChunkStore for MemoryStore {
             .map(|(_, bytes)| bytes.clone())
             .collect();
         let rows: Vec<u64> = (0..all).collect();
-        let origin = Origin::new(&handle, attempt, Arc::clone(&self.prices));
+        let origin = origin.bought(&handle, attempt);
         let mut outcomes = Vec::new();
         let missing = {
             let mut join = Join::new(
@@ -194,12 +198,13 @@ impl ChunkStore for MemoryStore {
             }
             join.missing().collect::<Vec<u64>>()
         };
-        if !missing.is_empty() && !last {
+        if !missing.is_empty() && rest.is_none() {
             return Ok(MergeReport::new(
                 outcomes.len() as u64,
                 missing.len() as u64,
             ));
         }
+        let rest = rest.unwrap_or(Ending::Missing);
         for (row, outcome) in outcomes {
             if let Some(request) = usize::try_from(row)
                 .ok()
@@ -213,9 +218,11 @@ impl ChunkStore for MemoryStore {
                 .ok()
                 .and_then(|row| chunk.requests.get(row))
             {
-                self.give(request, origin.outcome(Ending::Missing)).await;
+                self.give(request, origin.outcome(rest.clone())).await;
             }
         }
+        // Nobody reads them again.
+        lock(&self.files).retain(|(c, ..), _| *c != number);
         Ok(MergeReport::new(all, 0))
     }
 }

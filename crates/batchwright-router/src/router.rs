@@ -1,7 +1,7 @@
 //! Many batches over many providers.
 
 use crate::{
-    drive::{ChunkJob, Control, DriveEnd, Driver, RouterEvent},
+    drive::{ChunkJob, Control, DriveEnd, Driver, RouterEvent, random_bits, random_word},
     memory::{MemoryChunk, MemoryStore},
     options::RouterOptions,
     store::ChunkStore,
@@ -11,6 +11,7 @@ use futures::{Stream, StreamExt, future::BoxFuture};
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
+    hash::RandomState,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -150,11 +151,13 @@ impl BatchRouter {
     /// endpoints where one is wanted, or a `custom_id` that stands twice in all batches together.
     pub fn run(&self, batches: Vec<BatchRequest>, control: Control) -> Result<BatchRun> {
         let chunks = self.check(batches)?;
-        let job = "memory".to_owned();
+        // A name of its own for each run: an earlier run's batches in the provider's list are not ours.
+        let job = random_word(random_bits(&RandomState::new()));
         let jobs: Vec<Result<ChunkJob>> = chunks
             .iter()
             .map(|(number, chunk)| Ok(ChunkJob::new(job.clone(), *number, chunk.provider.name())))
             .collect();
+        let batches = jobs.len();
         let (outcomes, outcome_reader) = mpsc::channel(OUTCOME_BOUND);
         let (events, event_reader) = mpsc::channel(OUTCOME_BOUND);
         let store = Arc::new(MemoryStore::new(
@@ -173,6 +176,7 @@ impl BatchRouter {
             driver: Some(Box::pin(driver)),
             outcomes: outcome_reader,
             events: event_reader,
+            batches,
             end: None,
             told: false,
         })
@@ -287,12 +291,14 @@ impl fmt::Debug for BatchRouter {
 
 /// Outcomes of running batches, as they come; the stream ends when every batch has ended.
 ///
-/// An `Err` item is the last one: it tells why not every request has an outcome. Dropping the run stops
+/// An `Err` item is the last one: it tells why not every request has an outcome. The stream is to be
+/// polled within a Tokio runtime. Dropping the run stops
 /// sending and polling at once; what was bought goes on at the provider and is not collected.
 pub struct BatchRun {
     driver: Option<BoxFuture<'static, Result<DriveEnd>>>,
     outcomes: mpsc::Receiver<Outcome>,
     events: mpsc::Receiver<RouterEvent>,
+    batches: usize,
     end: Option<Result<DriveEnd>>,
     /// Whether the reason for an early end was handed out.
     told: bool,
@@ -333,11 +339,17 @@ impl Stream for BatchRun {
         }
         let error = match &this.end {
             Some(Ok(end)) => end.stopped.clone().or_else(|| {
-                let (chunk, reason) = end.held.first()?;
-                Some(Error::new(
-                    ErrorKind::NeedsDecision,
-                    format!("batch {chunk}: {reason}"),
-                ))
+                let (kind, text) = match end.held.first() {
+                    Some((chunk, reason)) => {
+                        (ErrorKind::NeedsDecision, format!("batch {chunk}: {reason}"))
+                    }
+                    None if (end.merged as usize) < this.batches => {
+                        let text = "stopped before every batch had ended";
+                        (ErrorKind::Cancelled, text.to_owned())
+                    }
+                    None => return None,
+                };
+                Some(Error::new(kind, text))
             }),
             Some(Err(error)) => Some(error.clone()),
             None => None,

@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use batchwright_core::{
-    BatchHandle, BatchProvider, ByteStream, Error, InputFault, Result, SealedBatch, SubmissionLog,
+    BatchHandle, BatchProvider, ByteStream, Ending, Error, InputFault, Result, SealedBatch,
+    SubmissionLog,
 };
 use std::{fmt, sync::Arc};
 
@@ -77,6 +78,10 @@ impl KeptFile {
     clippy::exhaustive_enums,
     reason = "a store must know every way a chunk can end"
 )]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is made for each merge of a chunk, and moved once"
+)]
 pub enum Merge {
     /// From the result files that were kept.
     Results {
@@ -84,9 +89,10 @@ pub enum Merge {
         provider: Arc<dyn BatchProvider>,
         /// The batch.
         handle: BatchHandle,
-        /// Whether rows without a line are missing for good. Where not, they are only counted, and the
-        /// files are downloaded once more.
-        last: bool,
+        /// How rows without a line end: missing, or expired or cancelled as the batch did. `None` is only
+        /// to count them and to give nothing out where there are any: the files are downloaded once
+        /// more then.
+        rest: Option<Ending>,
     },
     /// The provider refused the input: every row fails, and nothing was billed.
     Refused {
@@ -102,7 +108,10 @@ pub enum Merge {
 impl fmt::Debug for Merge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Results { handle, last, .. } => write!(f, "Results({}, last: {last})", handle.id),
+            Self::Results { handle, rest, .. } => {
+                let rest = rest.as_ref().map_or("none", Ending::as_str);
+                write!(f, "Results({}, rest: {rest})", handle.id)
+            }
             Self::Refused { error, .. } => write!(f, "Refused({error})"),
             Self::Cancelled => f.write_str("Cancelled"),
         }

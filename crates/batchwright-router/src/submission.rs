@@ -7,13 +7,20 @@
 
 use crate::options::RouterOptions;
 use batchwright_core::{
-    BatchHandle, BatchSnapshot, BatchStatus, BatchSummary, Error, ErrorKind, InputFault, InputRef,
-    JournalEvent, ListMark, Result, RetryClass, SubmissionTag, SubmitError,
+    BatchHandle, BatchSnapshot, BatchStatus, BatchSummary, Ending, Error, ErrorKind, InputFault,
+    InputRef, JournalEvent, ListMark, Result, RetryClass, SubmissionTag, SubmitError,
 };
 use std::time::Duration;
 
+#[cfg(test)]
+mod tests;
+
 /// Attempts after which a chunk whose input keeps vanishing is given up.
 const MAX_REUPLOADS: u32 = 3;
+
+/// Creates in one run that had no effect, after which the run stops for this chunk: something swallows
+/// them, and another upload would not help.
+const MAX_LOST: u32 = 5;
 
 /// What the shell is to do next for this chunk. Exactly one thing is under way at a time.
 #[derive(Clone, Debug)]
@@ -39,12 +46,17 @@ pub(crate) enum Effect {
     /// Ask for the batch to be cancelled.
     Cancel { handle: BatchHandle },
     /// Keep every result file, each with a durable fact, then report [`Event::KeptAll`].
+    /// Where `fresh`, what was kept before is forgotten first.
     Collect {
         snapshot: BatchSnapshot,
-        again: bool,
+        fresh: bool,
     },
-    /// Give every row of the chunk its outcome from the files kept, then report [`Event::Merged`].
-    Merge { handle: BatchHandle, last: bool },
+    /// Give every row of the chunk its outcome from the files kept, then report [`Event::Merged`]. Rows
+    /// without a line end in `rest`, or are only counted.
+    Merge {
+        handle: BatchHandle,
+        rest: Option<Ending>,
+    },
     /// Give every row of the chunk this ending, then report [`Event::Merged`].
     Close(Close),
     /// Do nothing until the instant.
@@ -77,8 +89,7 @@ pub(crate) enum Event {
     Discarded(Result<()>),
     Polled(Result<BatchSnapshot>),
     /// The provider was asked to cancel; what became of it the next poll tells.
-    Cancelled,
-
+    Cancelled(Result<()>),
     /// Every result file is kept, or one could not be.
     KeptAll(Result<()>),
     /// Rows that have an outcome now, and rows of which no file holds a line.
@@ -112,16 +123,19 @@ enum Phase {
         input: InputRef,
         mark: ListMark,
     },
+    /// The create had no effect so far; its input is to go.
     Absent {
         tag: SubmissionTag,
         input: InputRef,
+        mark: ListMark,
     },
     Running {
         tag: SubmissionTag,
         input: InputRef,
         handle: BatchHandle,
         status: Option<BatchStatus>,
-        cancel_sent: bool,
+        /// Whether its cancelling was wanted.
+        cancel: bool,
     },
     Refused {
         message: String,
@@ -137,16 +151,26 @@ enum Phase {
 enum Live {
     /// The phase was just entered, or the process just started: nothing of this phase was done here.
     Idle,
-    /// The intent was made durable by this process and its effect was not sent yet.
+    /// The intent was made durable by this process and its effect was not sent yet; of an absent attempt,
+    /// its input is gone and the list is read once more.
     Armed,
     /// A fact to be made durable next.
     Pending(JournalEvent),
     /// The ended batch as the last poll found it.
     Ended(BatchSnapshot),
-    /// Files are whole; `again` tells that this was the second download.
-    Collected { snapshot: BatchSnapshot },
+    /// Its files are whole.
+    Collected(BatchSnapshot),
     /// Ended without results.
     Closing(Close),
+}
+
+/// Whether this process asked for the cancel that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    No,
+    /// In vain: once more after the next poll, which may find that there is nothing left to cancel.
+    InVain,
+    Yes,
 }
 
 /// One chunk on its way.
@@ -156,7 +180,8 @@ pub(crate) struct Submission {
     live: Live,
     /// Not before this instant anything else is done.
     wait: Option<Duration>,
-    /// Consecutive failures of the current step, for its backoff.
+    /// Failures of the current step, for its backoff; a free reading that succeeds in between does not
+    /// make them less.
     failures: u32,
     /// Polls so far, for their growing interval.
     polls: u32,
@@ -167,12 +192,21 @@ pub(crate) struct Submission {
     awaiting_since: Option<Duration>,
     /// Whether the result files were downloaded a second time because rows were missing.
     again: bool,
+    /// Whether what was kept before that second download is still there.
+    fresh: bool,
     cancel: bool,
+    asked: Asked,
     /// Nothing more can be done for this chunk in this run.
     stop: Option<Error>,
     /// Every tag the journal knows of this chunk.
     tags: Vec<SubmissionTag>,
+    /// Batches that failed without buying anything and whose chunk went on.
+    spent: Vec<String>,
     queue_waits: u32,
+    /// Since when the provider says that there is no such input.
+    input_gone_since: Option<Duration>,
+    /// Creates of this run that had no effect.
+    lost: u32,
     can_list: bool,
     options: RouterOptions,
 }
@@ -195,10 +229,15 @@ impl Submission {
             clean_since: None,
             awaiting_since: None,
             again: false,
+            fresh: false,
             cancel: false,
+            asked: Asked::No,
             stop: None,
             tags: Vec::new(),
+            spent: Vec::new(),
             queue_waits: 0,
+            input_gone_since: None,
+            lost: 0,
             can_list,
             options,
         };
@@ -243,6 +282,13 @@ impl Submission {
         if let Live::Closing(close) = &self.live {
             return Effect::Close(close.clone());
         }
+        let unsent = matches!(
+            self.phase,
+            Phase::Sealed { .. } | Phase::Uploading { .. } | Phase::Uploaded { .. }
+        );
+        if self.cancel && unsent {
+            return Effect::Close(Close::Cancelled);
+        }
         if let Some(until) = self.wait {
             if now < until {
                 return Effect::WaitUntil(until);
@@ -250,18 +296,25 @@ impl Submission {
             self.wait = None;
         }
         match &self.phase {
-            Phase::Sealed { .. } | Phase::Uploading { .. } | Phase::Uploaded { .. }
-                if self.cancel =>
-            {
-                Effect::Close(Close::Cancelled)
-            }
             Phase::Sealed { attempt } => Effect::Mint { attempt: *attempt },
             Phase::Uploading { tag } if matches!(self.live, Live::Armed) => {
                 Effect::Upload { tag: tag.clone() }
             }
             Phase::Uploading { tag } => Effect::FindUpload { tag: tag.clone() },
-            Phase::Uploaded { .. } => Effect::Recent,
+            Phase::Uploaded { .. } if self.can_list => Effect::Recent,
+            Phase::Uploaded { tag, input } => Effect::Persist(JournalEvent::CreateIntent {
+                tag: tag.clone(),
+                input: input.clone(),
+                mark: ListMark::default(),
+            }),
             Phase::Creating { tag, input, mark } => {
+                if self.cancel && matches!(self.live, Live::Armed) {
+                    return Effect::Persist(JournalEvent::CreateRefused {
+                        tag: tag.clone(),
+                        message: "cancelled before it was sent".to_owned(),
+                        retryable: true,
+                    });
+                }
                 if matches!(self.live, Live::Armed) {
                     let effect = Effect::Submit {
                         tag: tag.clone(),
@@ -280,32 +333,41 @@ impl Submission {
                     reason,
                 })
             }
+            Phase::Absent { mark, .. } if matches!(self.live, Live::Armed) => {
+                Effect::List { mark: mark.clone() }
+            }
             Phase::Absent { input, .. } => Effect::Discard {
                 input: input.clone(),
             },
             Phase::Running {
                 handle,
-                cancel_sent,
+                status,
+                cancel,
                 ..
             } => match &self.live {
                 Live::Ended(snapshot) => Effect::Collect {
                     snapshot: snapshot.clone(),
-                    again: self.again,
+                    fresh: self.fresh,
                 },
-                Live::Collected { .. } => Effect::Merge {
+                Live::Collected(snapshot) => Effect::Merge {
                     handle: handle.clone(),
-                    last: self.again,
+                    rest: self.again.then(|| rest(&snapshot.status)),
                 },
-                Live::Armed => {
-                    let effect = Effect::Cancel {
-                        handle: handle.clone(),
-                    };
-                    self.live = Live::Idle;
-                    effect
+                _ if (self.cancel || *cancel)
+                    && self.asked == Asked::No
+                    && !status.as_ref().is_some_and(BatchStatus::is_terminal) =>
+                {
+                    // An earlier process may have died before it asked; asking twice is harmless.
+                    if *cancel {
+                        Effect::Cancel {
+                            handle: handle.clone(),
+                        }
+                    } else {
+                        Effect::Persist(JournalEvent::CancelIntent {
+                            handle: handle.clone(),
+                        })
+                    }
                 }
-                _ if self.cancel && !cancel_sent => Effect::Persist(JournalEvent::CancelIntent {
-                    handle: handle.clone(),
-                }),
                 _ => Effect::Poll {
                     handle: handle.clone(),
                 },
@@ -326,19 +388,23 @@ impl Submission {
                 self.fold(&fact);
                 if matches!(
                     fact,
-                    JournalEvent::UploadIntent { .. }
-                        | JournalEvent::CreateIntent { .. }
-                        | JournalEvent::CancelIntent { .. }
+                    JournalEvent::UploadIntent { .. } | JournalEvent::CreateIntent { .. }
                 ) {
                     self.live = Live::Armed;
                 }
             }
             Event::Woken => self.wait = None,
-            Event::CancelRequested => self.cancel = true,
+            Event::CancelRequested => {
+                if !self.cancel {
+                    self.cancel = true;
+                    self.wait = None;
+                }
+            }
             Event::Minted(tag) => self.live = Live::Pending(JournalEvent::UploadIntent { tag }),
             Event::Found(Ok(Some(input))) => self.uploaded(input),
-            Event::Found(Ok(None)) => {
-                self.failures = 0;
+            Event::Found(Ok(None)) => self.live = Live::Armed,
+            // A list of files that cannot be had: at worst an orphan stays, which costs nothing.
+            Event::Found(Err(error)) if error.class() == RetryClass::RowFatal => {
                 self.live = Live::Armed;
             }
             Event::Found(Err(error)) => self.again_later(error, now, random),
@@ -358,35 +424,45 @@ impl Submission {
                 ));
             }
             Event::Listed(Err(error)) => self.again_later(error, now, random),
-            Event::Discarded(Ok(())) => {
-                if let Phase::Absent { tag, .. } = &self.phase {
-                    self.live = Live::Pending(JournalEvent::Fenced { tag: tag.clone() });
-                }
+            // A create that committed since the last reading still had its input: once more.
+            Event::Discarded(Ok(())) => self.live = Live::Armed,
+            Event::Discarded(Err(error)) if error.class() == RetryClass::RowFatal => {
+                self.hold(format!(
+                    "the input cannot be deleted, so that a late create might still run: {}",
+                    error.message()
+                ));
             }
             Event::Discarded(Err(error)) => self.again_later(error, now, random),
             Event::Polled(Ok(snapshot)) => self.on_polled(snapshot, now),
             // One bad poll never ends a batch (F-089).
             Event::Polled(Err(error)) => self.again_later(error, now, random),
             // A cancel is a request: what became of it, the next poll tells (F-025, F-079).
-            Event::Cancelled => self.wait = None,
-
+            Event::Cancelled(result) => {
+                self.asked = match result {
+                    Err(error) if error.class() != RetryClass::RowFatal => Asked::InVain,
+                    _ => Asked::Yes,
+                };
+                self.wait = None;
+            }
             Event::KeptAll(Ok(())) => {
                 self.failures = 0;
+                self.fresh = false;
                 if let Live::Ended(snapshot) = &self.live {
-                    self.live = Live::Collected {
-                        snapshot: snapshot.clone(),
-                    };
+                    self.live = Live::Collected(snapshot.clone());
                 }
             }
             Event::KeptAll(Err(error)) => {
-                // The state is read again first: file ids may have changed, or the files may be gone.
+                // The state is read again first: file ids may have changed, or the files may be gone. What
+                // was kept is resumed.
+                self.fresh = false;
                 self.live = Live::Idle;
                 self.again_later(error, now, random);
             }
             Event::Merged { rows, missing } => match &self.live {
                 // Lines that are missing may be a cut download (F-037, F-097): once more, then it is so.
-                Live::Collected { snapshot } if missing > 0 && !self.again => {
+                Live::Collected(snapshot) if missing > 0 && !self.again => {
                     self.again = true;
+                    self.fresh = true;
                     self.live = Live::Ended(snapshot.clone());
                 }
                 _ => self.live = Live::Pending(JournalEvent::Merged { rows }),
@@ -424,7 +500,6 @@ impl Submission {
 
     /// The page read just before a create. A batch of this chunk may already be there.
     fn on_recent(&mut self, recent: &[BatchSummary]) {
-        self.failures = 0;
         let Phase::Uploaded { tag, input } = &self.phase else {
             return;
         };
@@ -435,28 +510,37 @@ impl Submission {
                 .is_some_and(|t| t.job() == tag.job() && t.chunk() == tag.chunk())
         };
         // A fenced attempt that committed late fails for want of its input; that bought nothing.
-        let bought = recent
+        let bought: Vec<&BatchSummary> = recent
             .iter()
             .filter(ours)
-            .find(|summary| summary.status != BatchStatus::Failed);
-        if let Some(summary) = bought {
-            let theirs = summary.tag.as_ref().expect("only tagged batches are ours");
-            self.live = Live::Pending(if self.tags.contains(theirs) {
-                JournalEvent::Adopted {
-                    tag: theirs.clone(),
-                    handle: summary.handle.clone(),
-                }
-            } else {
-                let reason = format!(
-                    "batch {} was bought for this chunk by another process or a copy of this job folder",
-                    summary.handle.id
-                );
-                JournalEvent::Held {
-                    tag: tag.clone(),
-                    reason,
-                }
-            });
+            .filter(|summary| summary.status != BatchStatus::Failed && !self.is_spent(summary))
+            .collect();
+        let foreign = bought.iter().find(|summary| {
+            !summary
+                .tag
+                .as_ref()
+                .is_some_and(|theirs| self.tags.contains(theirs))
+        });
+        if let Some(foreign) = foreign {
+            self.hold(format!(
+                "batch {} was bought for this chunk by another process or a copy of this job folder",
+                foreign.handle.id
+            ));
             return;
+        }
+        match bought.as_slice() {
+            [] => {}
+            [only] => {
+                self.live = Live::Pending(JournalEvent::Adopted {
+                    tag: only.tag.clone().expect("only tagged batches are ours"),
+                    handle: only.handle.clone(),
+                });
+                return;
+            }
+            several => {
+                self.hold(several_match(several));
+                return;
+            }
         }
         let seen = recent
             .iter()
@@ -481,11 +565,25 @@ impl Submission {
         };
         let tag = tag.clone();
         self.live = Live::Pending(match result {
-            Ok(handle) => JournalEvent::Created { tag, handle },
+            Ok(handle) => {
+                self.failures = 0;
+                JournalEvent::Created { tag, handle }
+            }
             Err(SubmitError::Unknown(error)) => JournalEvent::CreateUnknown {
                 tag,
                 message: error.message().to_owned(),
             },
+            Err(SubmitError::Refused(error))
+                if error.kind() == ErrorKind::NotFound && error.class() == RetryClass::RowFatal =>
+            {
+                let message = error.message().to_owned();
+                self.on_input_gone(&tag, now)
+                    .unwrap_or(JournalEvent::CreateRefused {
+                        tag,
+                        message,
+                        retryable: false,
+                    })
+            }
             Err(SubmitError::NotSent(error) | SubmitError::Refused(error)) => {
                 let retryable = error.class() != RetryClass::RowFatal;
                 let message = error.message().to_owned();
@@ -505,8 +603,10 @@ impl Submission {
 
     fn on_listed(&mut self, found: &[BatchSummary], now: Duration, random: f64) {
         self.failures = 0;
-        let Phase::Creating { tag, input, .. } = &self.phase else {
-            return;
+        let (tag, input, fenced) = match &self.phase {
+            Phase::Creating { tag, input, .. } => (tag, input, false),
+            Phase::Absent { tag, input, .. } => (tag, input, true),
+            _ => return,
         };
         let ours: Vec<&BatchSummary> = found
             .iter()
@@ -514,6 +614,8 @@ impl Submission {
                 summary.tag.as_ref() == Some(tag)
                     || (!input.0.is_empty() && summary.handle.input == *input)
             })
+            // An earlier batch of the same input, which failed for a full queue, is not this create's.
+            .filter(|summary| !self.is_spent(summary))
             .collect();
         match ours.as_slice() {
             [only] => {
@@ -522,11 +624,19 @@ impl Submission {
                     handle: only.handle.clone(),
                 });
             }
+            [] if fenced => {
+                self.live = Live::Pending(JournalEvent::Fenced { tag: tag.clone() });
+            }
             [] => {
                 self.clean += 1;
                 let since = *self.clean_since.get_or_insert(now);
                 let settled = now.saturating_sub(since) >= self.options.settle;
                 let fact = if self.clean >= self.options.settle_listings && settled {
+                    self.lost += 1;
+                    if self.lost >= MAX_LOST {
+                        let message = format!("create the batch: {MAX_LOST} creates had no effect");
+                        self.stop = Some(Error::new(ErrorKind::ProviderFault, message));
+                    }
                     JournalEvent::Absent { tag: tag.clone() }
                 } else {
                     // The listings are spread over the window (F-114).
@@ -536,21 +646,17 @@ impl Submission {
                 };
                 self.live = Live::Pending(fact);
             }
-            several => {
-                let ids: Vec<&str> = several
-                    .iter()
-                    .map(|summary| summary.handle.id.as_str())
-                    .collect();
-                self.hold(format!(
-                    "several batches match this chunk: {}",
-                    ids.join(", ")
-                ));
-            }
+            several => self.hold(several_match(several)),
         }
     }
 
     fn on_polled(&mut self, snapshot: BatchSnapshot, now: Duration) {
-        self.failures = 0;
+        if !snapshot.status.is_terminal() {
+            self.failures = 0;
+            if self.asked == Asked::InVain {
+                self.asked = Asked::No;
+            }
+        }
         let Phase::Running {
             handle,
             status,
@@ -568,21 +674,13 @@ impl Submission {
         self.polls = self.polls.saturating_add(1);
         if snapshot.queue_full {
             // Nothing ran: the same input is submitted again when there may be room (F-010).
-            let message = "the provider's queue of batch tokens is full".to_owned();
-            let growth = 1u32 << self.queue_waits.min(6);
-            self.queue_waits += 1;
-            self.wait = Some(
-                now + self
-                    .options
-                    .queue_wait
-                    .saturating_mul(growth)
-                    .min(Duration::from_secs(3600)),
-            );
-            self.live = Live::Pending(JournalEvent::CreateRefused {
+            let fact = JournalEvent::CreateRefused {
                 tag: tag.clone(),
-                message,
+                message: "the provider's queue of batch tokens is full".to_owned(),
                 retryable: true,
-            });
+            };
+            self.queue_pause(now);
+            self.live = Live::Pending(fact);
             return;
         }
         if changed {
@@ -596,16 +694,15 @@ impl Submission {
         }
         match snapshot.status {
             BatchStatus::Failed if snapshot.files.is_empty() => {
-                // The input vanished before it was read: nothing ran, and the chunk is still here
-                // (F-086, F-132).
                 let input_gone = snapshot
                     .faults
                     .iter()
                     .any(|fault| fault.param.as_deref() == Some("file_id"));
-                self.live = if input_gone && tag.attempt() < MAX_REUPLOADS {
-                    Live::Pending(JournalEvent::Fenced { tag: tag.clone() })
-                } else {
-                    Live::Closing(Close::Refused(refusal(&snapshot), snapshot.faults))
+                let tag = tag.clone();
+                let next = input_gone.then(|| self.on_input_gone(&tag, now)).flatten();
+                self.live = match next {
+                    Some(fact) => Live::Pending(fact),
+                    None => Live::Closing(Close::Refused(refusal(&snapshot), snapshot.faults)),
                 };
             }
             ref status if status.is_terminal() => {
@@ -623,12 +720,51 @@ impl Submission {
         }
     }
 
+    /// Nothing ran, because the provider does not see the input. It may not have arrived everywhere yet
+    /// (F-086); later on it is gone and is uploaded again (F-132). `None` where that did not help either.
+    fn on_input_gone(&mut self, tag: &SubmissionTag, now: Duration) -> Option<JournalEvent> {
+        let since = *self.input_gone_since.get_or_insert(now);
+        if now.saturating_sub(since) < self.options.settle / 3 {
+            self.queue_pause(now);
+            return Some(JournalEvent::CreateRefused {
+                tag: tag.clone(),
+                message: "the provider does not see the input yet".to_owned(),
+                retryable: true,
+            });
+        }
+        self.input_gone_since = None;
+        (tag.attempt() < MAX_REUPLOADS).then(|| JournalEvent::Fenced { tag: tag.clone() })
+    }
+
+    /// Waits before the same input is submitted again, longer each time.
+    fn queue_pause(&mut self, now: Duration) {
+        let growth = 1u32 << self.queue_waits.min(6);
+        self.queue_waits = self.queue_waits.saturating_add(1);
+        let wait = self.options.queue_wait.saturating_mul(growth);
+        self.wait = Some(now + wait.min(Duration::from_secs(3600)));
+    }
+
+    fn is_spent(&self, summary: &BatchSummary) -> bool {
+        self.spent.contains(&summary.handle.id)
+    }
+
     fn hold(&mut self, reason: String) {
-        if let Phase::Creating { tag, .. } = &self.phase {
+        if let Some((tag, _)) = self.current() {
             self.live = Live::Pending(JournalEvent::Held {
                 tag: tag.clone(),
                 reason,
             });
+        }
+    }
+
+    /// The attempt under way and its stored input.
+    fn current(&self) -> Option<(&SubmissionTag, &InputRef)> {
+        match &self.phase {
+            Phase::Uploaded { tag, input }
+            | Phase::Creating { tag, input, .. }
+            | Phase::Absent { tag, input, .. }
+            | Phase::Running { tag, input, .. } => Some((tag, input)),
+            _ => None,
         }
     }
 
@@ -656,15 +792,9 @@ impl Submission {
         if let JournalEvent::UploadIntent { tag } = fact {
             self.tags.push(tag.clone());
         }
-        let input_of = |phase: &Phase| match phase {
-            Phase::Uploaded { input, .. }
-            | Phase::Creating { input, .. }
-            | Phase::Absent { input, .. }
-            | Phase::Running { input, .. } => input.clone(),
-            _ => InputRef::default(),
-        };
         let phase = match fact {
-            JournalEvent::Seal { .. } => Phase::Sealed { attempt: 1 },
+            // A later attempt is sealed while its upload is under way; that changes nothing here.
+            JournalEvent::Seal { .. } => return,
             JournalEvent::UploadIntent { tag } => Phase::Uploading { tag: tag.clone() },
             JournalEvent::Uploaded { tag, input } => Phase::Uploaded {
                 tag: tag.clone(),
@@ -680,36 +810,41 @@ impl Submission {
                 }
             }
             JournalEvent::Created { tag, handle } | JournalEvent::Adopted { tag, handle } => {
+                let input = match self.current() {
+                    Some((current, input)) if current == tag => input.clone(),
+                    // A batch of an earlier attempt, or one a person named.
+                    _ => handle.input.clone(),
+                };
                 Phase::Running {
                     tag: tag.clone(),
-                    input: input_of(&self.phase),
+                    input,
                     handle: handle.clone(),
                     status: None,
-                    cancel_sent: false,
+                    cancel: false,
                 }
             }
-            // The input is still there: the same attempt goes on from it.
             JournalEvent::CreateRefused {
                 tag,
                 retryable: true,
                 ..
-            } => match input_of(&self.phase) {
-                input
-                    if input.0.is_empty()
-                        && !matches!(
-                            self.phase,
-                            Phase::Creating { .. } | Phase::Running { .. }
-                        ) =>
-                {
-                    Phase::Sealed {
-                        attempt: tag.attempt(),
+            } => {
+                self.spend();
+                match self.current() {
+                    // The input is still there: the same attempt goes on from it. Where the create itself
+                    // carries the lines it has no name.
+                    Some((_, input))
+                        if !input.0.is_empty() || matches!(self.phase, Phase::Creating { .. }) =>
+                    {
+                        Phase::Uploaded {
+                            tag: tag.clone(),
+                            input: input.clone(),
+                        }
                     }
+                    _ => Phase::Sealed {
+                        attempt: tag.attempt(),
+                    },
                 }
-                input => Phase::Uploaded {
-                    tag: tag.clone(),
-                    input,
-                },
-            },
+            }
             JournalEvent::CreateRefused {
                 message,
                 retryable: false,
@@ -720,13 +855,24 @@ impl Submission {
             JournalEvent::CreateUnknown { .. }
             | JournalEvent::ListedClean { .. }
             | JournalEvent::Downloaded { .. } => return,
-            JournalEvent::Absent { tag } => Phase::Absent {
-                tag: tag.clone(),
-                input: input_of(&self.phase),
-            },
-            JournalEvent::Fenced { tag } => Phase::Sealed {
-                attempt: tag.attempt().saturating_add(1),
-            },
+            JournalEvent::Absent { tag } => {
+                let (input, mark) = match &self.phase {
+                    Phase::Creating { input, mark, .. } => (input.clone(), mark.clone()),
+                    _ => Default::default(),
+                };
+                Phase::Absent {
+                    tag: tag.clone(),
+                    input,
+                    mark,
+                }
+            }
+            JournalEvent::Fenced { tag } => {
+                self.spend();
+                let known = self.tags.iter().map(SubmissionTag::attempt).max();
+                Phase::Sealed {
+                    attempt: known.unwrap_or(0).max(tag.attempt()).saturating_add(1),
+                }
+            }
             JournalEvent::Held { reason, .. } => Phase::Held {
                 reason: reason.clone(),
             },
@@ -737,14 +883,39 @@ impl Submission {
                 return;
             }
             JournalEvent::CancelIntent { .. } => {
-                if let Phase::Running { cancel_sent, .. } = &mut self.phase {
-                    *cancel_sent = true;
+                if let Phase::Running { cancel, .. } = &mut self.phase {
+                    *cancel = true;
                 }
                 return;
             }
             JournalEvent::Merged { .. } => Phase::Merged,
         };
         self.phase = phase;
+    }
+
+    /// The batch under way failed without buying anything, and the chunk goes on without it.
+    fn spend(&mut self) {
+        if let Phase::Running { handle, .. } = &self.phase {
+            self.spent.push(handle.id.clone());
+        }
+    }
+}
+
+fn several_match(batches: &[&BatchSummary]) -> String {
+    let ids: Vec<&str> = batches
+        .iter()
+        .map(|summary| summary.handle.id.as_str())
+        .collect();
+    format!("several batches match this chunk: {}", ids.join(", "))
+}
+
+/// How rows end of which an ended batch's files hold no line: some providers write none for what they
+/// never ran (F-077, F-078).
+fn rest(status: &BatchStatus) -> Ending {
+    match status {
+        BatchStatus::Expired => Ending::Expired,
+        BatchStatus::Cancelled => Ending::Cancelled,
+        _ => Ending::Missing,
     }
 }
 

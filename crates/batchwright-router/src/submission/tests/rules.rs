@@ -1,0 +1,533 @@
+//! One rule of the protocol each, by its entry in the failure catalogue.
+
+use super::*;
+
+fn is_create(fact: &JournalEvent) -> bool {
+    matches!(fact, JournalEvent::CreateIntent { .. })
+}
+
+fn gaps(instants: &[Duration]) -> Vec<Duration> {
+    instants.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+#[test]
+fn f_010_a_full_queue_gets_the_same_input_again_after_growing_waits() {
+    let mut world = World::fated([Fate::QueueFull; 9]);
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!((world.uploads, world.creates_at.len()), (1, 10));
+    let inputs: BTreeSet<&str> = world.batches.iter().map(|batch| &*batch.input.0).collect();
+    assert_eq!(inputs.len(), 1);
+    let gaps = gaps(&world.creates_at);
+    assert!(gaps.is_sorted(), "{gaps:?}");
+    assert!(gaps[0] >= MINUTE && gaps[8] >= HOUR && gaps[8] < HOUR + 5 * MINUTE);
+    assert_eq!(world.merges, ["batch-9: whole"]);
+}
+
+#[test]
+fn f_010_a_failed_batch_of_the_same_input_is_not_taken_for_the_lost_one() {
+    // The list puts the earlier, failed batch outside the mark; the create after it had no effect.
+    let mut world = World::creating([Create::Answered, Create::Late(5 * MINUTE)]);
+    world.fates.push_back(Fate::QueueFull);
+    world.page = 0;
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(world.merges, ["batch-1: whole"]);
+    assert_eq!(world.creates_at.len(), 2);
+}
+
+#[test]
+fn f_011_refused_creates_are_spaced_by_growing_waits() {
+    for create in [Create::RateLimited, Create::NotSent] {
+        let mut world = World::creating([create; 12]);
+        assert_eq!(world.run(&[]), End::Merged);
+        let gaps = gaps(&world.creates_at);
+        assert!(gaps.is_sorted(), "{create:?}: {gaps:?}");
+        // The policy's cap of a minute, halved by the fixed randomness of these tests.
+        assert!(gaps[11] >= 30 * SECOND, "{create:?}: {gaps:?}");
+    }
+}
+
+#[test]
+fn f_056_an_unknown_status_is_polled_on() {
+    let mut world = World::fated([Fate::Stuck("hibernating", 30 * HOUR)]);
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(world.merges, ["batch-0: whole"]);
+    let unknown = |fact: &JournalEvent| matches!(fact, JournalEvent::Status { status: BatchStatus::Unknown(word), .. } if word == "hibernating");
+    assert_eq!(world.count(unknown), 1);
+}
+
+#[test]
+fn f_070_f_071_f_072_a_stuck_batch_is_polled_at_growing_intervals_and_never_bought_again() {
+    for (word, hours) in [("validating", 6), ("in_progress", 60), ("finalizing", 3)] {
+        let mut world = World::fated([Fate::Stuck(word, hours * HOUR)]);
+        assert_eq!(world.run(&[]), End::Merged);
+        assert_eq!((world.creates_at.len(), world.bought()), (1, 1), "{word}");
+        let polls = world.polls_at.len() as u32;
+        // Five minutes apart at most, and not much less than that.
+        assert!(
+            polls >= hours * 12 && polls <= hours * 12 + 40,
+            "{word}: {polls}"
+        );
+    }
+}
+
+#[test]
+fn f_073_f_075_a_refused_input_closes_the_chunk_with_its_faults_by_line() {
+    let mut world = World::fated([Fate::Invalid]);
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(
+        world.closes,
+        ["refused: the provider refused the batch: line 3: invalid_json_line"]
+    );
+    let lines: Vec<Option<u64>> = world.faults.iter().map(|fault| fault.line).collect();
+    assert_eq!(lines, [Some(3), Some(7)]);
+    assert_eq!((world.creates_at.len(), world.bought()), (1, 0));
+    let silent = BatchSnapshot::new(
+        BatchHandle::new("p", "b", InputRef::default()),
+        BatchStatus::Failed,
+    );
+    assert!(refusal(&silent).message().contains("without a reason"));
+}
+
+#[test]
+fn f_076_f_077_f_078_rows_without_a_line_end_as_their_batch_did() {
+    assert_eq!(rest(&BatchStatus::Expired).as_str(), "expired");
+    assert_eq!(rest(&BatchStatus::Cancelled).as_str(), "cancelled");
+    assert_eq!(rest(&BatchStatus::Completed).as_str(), "missing");
+    let mut world = World::fated([Fate::ExpiresEmpty]);
+    world.missing = ROWS;
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(world.merges, ["batch-0: 10 expired"]);
+    assert_eq!(world.creates_at.len(), 1);
+}
+
+#[test]
+fn f_078_a_cancel_before_anything_is_bought_closes_the_chunk() {
+    for (at, uploads) in [(0, 0), (1, 1), (2, 1)] {
+        let mut world = World::new();
+        world.cancel_at = Some(at * SECOND);
+        assert_eq!(world.run(&[]), End::Merged);
+        assert_eq!(world.closes, ["cancelled"]);
+        assert_eq!((world.uploads, world.creates_at.len()), (uploads, 0));
+    }
+}
+
+#[test]
+fn f_078_a_cancel_between_intent_and_create_sends_no_create() {
+    let mut machine = Submission::restore([], true, RouterOptions::default());
+    let mut world = World::new();
+    while world.count(is_create) == 0 {
+        let effect = machine.next(world.now);
+        let event = world.perform(effect);
+        machine.on(event, world.now, 0.5);
+    }
+    machine.on(Event::CancelRequested, world.now, 0.5);
+    loop {
+        match machine.next(world.now) {
+            Effect::Done => break,
+            effect => {
+                let event = world.perform(effect);
+                machine.on(event, world.now, 0.5);
+            }
+        }
+    }
+    assert_eq!(world.closes, ["cancelled"]);
+    assert!(world.creates_at.is_empty());
+}
+
+#[test]
+fn f_078_a_cancel_while_waiting_for_room_does_not_wait_it_out() {
+    let mut world = World::fated([Fate::QueueFull; 20]);
+    world.cancel_at = Some(3 * HOUR);
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(world.closes, ["cancelled"]);
+    assert!(world.now < 3 * HOUR + MINUTE, "{:?}", world.now);
+}
+
+#[test]
+fn f_078_f_079_a_cancel_is_asked_once_and_the_batch_polled_to_its_end() {
+    for (mode, rest) in [
+        (CancelMode::Works, "2 cancelled"),
+        (CancelMode::Conflicts, "2 missing"),
+        (CancelMode::Ignored, "2 missing"),
+    ] {
+        let mut world = World::new();
+        world.cancel = mode;
+        world.cancel_at = Some(10 * MINUTE);
+        world.missing = 2;
+        assert_eq!(world.run(&[]), End::Merged);
+        assert_eq!(world.cancels, 1, "{mode:?}");
+        assert_eq!(world.merges, [format!("batch-0: {rest}")], "{mode:?}");
+        let intents = world.count(|fact| matches!(fact, JournalEvent::CancelIntent { .. }));
+        assert_eq!(intents, 1, "{mode:?}");
+    }
+}
+
+#[test]
+fn f_079_a_cancel_that_fails_is_asked_again_after_each_poll() {
+    let mut world = World::new();
+    world.cancel = CancelMode::Fails;
+    world.cancel_at = Some(10 * MINUTE);
+    assert_eq!(world.run(&[]), End::Merged);
+    assert!(world.cancels > 5 && world.cancels <= world.polls_at.len() as u32);
+    assert_eq!(world.merges, ["batch-0: whole"]);
+}
+
+#[test]
+fn f_078_a_cancel_that_a_crash_swallowed_is_asked_by_the_next_process() {
+    let mut asked = 0;
+    for at in 0..40 {
+        let mut world = World::new();
+        world.cancel_at = Some(10 * MINUTE);
+        let crash = Crash {
+            at,
+            after: true,
+            downtime: SECOND,
+        };
+        let ended = world.process(Some(crash));
+        if !matches!(
+            world.journal.last(),
+            Some(JournalEvent::CancelIntent { .. })
+        ) {
+            continue;
+        }
+        assert_eq!(ended, None);
+        // The next process is not told to cancel; the journal is enough.
+        world.cancel_at = None;
+        assert_eq!(world.run(&[]), End::Merged);
+        assert!(world.cancels >= 1);
+        assert!(world.batches[0].cancelled_at.is_some());
+        asked += 1;
+    }
+    assert!(asked >= 2);
+}
+
+#[test]
+fn f_081_announced_files_are_waited_for() {
+    let mut world = World::fated([Fate::FilesLate(5)]);
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(world.merges, ["batch-0: whole"]);
+    let mut world = World::fated([Fate::FilesLate(u32::MAX)]);
+    world.missing = ROWS;
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(world.merges, ["batch-0: 10 missing"]);
+    // An hour of the batch and an hour of grace.
+    assert!(world.now >= 2 * HOUR && world.now < 2 * HOUR + 15 * MINUTE);
+}
+
+#[test]
+fn f_086_an_input_that_is_not_visible_yet_is_tried_again_and_not_uploaded_again() {
+    for world in [
+        World::creating([Create::NoInput; 2]),
+        World::fated([Fate::InputGone; 2]),
+    ] {
+        let mut world = world;
+        assert_eq!(world.run(&[]), End::Merged);
+        assert_eq!((world.uploads, world.creates_at.len()), (1, 3));
+        assert_eq!(world.merges.len(), 1);
+    }
+}
+
+#[test]
+fn f_132_an_input_that_is_gone_is_uploaded_again_and_not_for_ever() {
+    let mut world = World::creating([Create::NoInput; 5]);
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(world.uploads, 2);
+    assert_eq!(world.merges, ["batch-0: whole"]);
+    for world in [
+        World::creating([Create::NoInput; 100]),
+        World::fated([Fate::InputGone; 100]),
+    ] {
+        let mut world = world;
+        assert_eq!(world.run(&[]), End::Merged);
+        assert_eq!(world.uploads, MAX_REUPLOADS);
+        assert!(world.creates_at.len() < 20, "{}", world.creates_at.len());
+        assert_eq!((world.closes.len(), world.bought()), (1, 0));
+    }
+}
+
+#[test]
+fn f_087_f_088_a_404_on_a_poll_stops_and_never_buys_again() {
+    let (mut machine, mut world) = running();
+    let missing = Error::new(ErrorKind::NotFound, "no such batch").with_status(404);
+    machine.on(Event::Polled(Err(missing)), world.now, 0.5);
+    assert!(
+        matches!(machine.next(world.now), Effect::Stop(error) if error.kind() == ErrorKind::NotFound)
+    );
+    let before = world.journal.clone();
+    assert_eq!(
+        world.run(&[]),
+        End::Merged,
+        "a later run goes on from there"
+    );
+    assert_eq!(world.creates_at.len(), 1);
+    assert_eq!(world.journal[..before.len()], before);
+}
+
+#[test]
+fn f_089_bad_polls_never_end_a_batch() {
+    let mut world = World::new();
+    // 19 of 20 free calls fail.
+    world.bad_reads = (0..400).map(|call| call % 20 != 0).collect();
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!((world.creates_at.len(), world.bought()), (1, 1));
+    assert_eq!(world.merges, ["batch-0: whole"]);
+}
+
+#[test]
+fn f_106_a_download_that_keeps_failing_is_spaced_by_growing_waits() {
+    let (mut machine, mut world) = running();
+    world.now += 2 * HOUR;
+    let mut tries = Vec::new();
+    while tries.len() < 12 {
+        let effect = machine.next(world.now);
+        let event = match effect {
+            Effect::Collect { .. } => {
+                tries.push(world.now);
+                Event::KeptAll(Err(Error::new(ErrorKind::ProviderFault, "502")))
+            }
+            effect => world.perform(effect),
+        };
+        machine.on(event, world.now, 0.5);
+    }
+    let gaps = gaps(&tries);
+    assert!(gaps.is_sorted() && gaps[10] >= 30 * SECOND, "{gaps:?}");
+}
+
+#[test]
+fn f_097_f_037_missing_lines_are_downloaded_once_more_and_from_the_start_once() {
+    let (mut machine, mut world) = running();
+    world.now += 2 * HOUR;
+    world.missing = 1;
+    let mut fresh_seen = Vec::new();
+    loop {
+        let effect = machine.next(world.now);
+        let event = match effect {
+            Effect::Done => break,
+            Effect::Collect { fresh, .. } => {
+                fresh_seen.push(fresh);
+                // The second download breaks once, and is then resumed, not begun again.
+                Event::KeptAll(if fresh_seen.len() == 2 {
+                    Err(Error::new(ErrorKind::Timeout, "cut"))
+                } else {
+                    Ok(())
+                })
+            }
+            effect => world.perform(effect),
+        };
+        machine.on(event, world.now, 0.5);
+    }
+    assert_eq!(fresh_seen, [false, true, false]);
+    assert_eq!(world.merges, ["batch-0: 1 missing"]);
+}
+
+#[test]
+fn f_110_f_112_a_lost_answer_is_found_in_the_list_and_adopted() {
+    let mut world = World::creating([Create::AnswerLost]);
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(
+        (world.creates_at.len(), world.uploads, world.bought()),
+        (1, 1, 1)
+    );
+    assert_eq!(
+        world.count(|fact| matches!(fact, JournalEvent::Adopted { .. })),
+        1
+    );
+}
+
+#[test]
+fn f_111_one_create_leaves_for_one_intent() {
+    let mut machine = Submission::restore([], true, RouterOptions::default());
+    let mut world = World::new();
+    while world.count(is_create) == 0 {
+        let effect = machine.next(world.now);
+        let event = world.perform(effect);
+        machine.on(event, world.now, 0.5);
+    }
+    assert!(matches!(machine.next(world.now), Effect::Submit { .. }));
+    // Whatever became of it: asked again, the machine looks instead of sending.
+    assert!(matches!(machine.next(world.now), Effect::List { .. }));
+    let mut restored = Submission::restore(world.journal.clone(), true, RouterOptions::default());
+    assert!(matches!(restored.next(world.now), Effect::List { .. }));
+}
+
+#[test]
+fn f_113_f_114_absence_takes_clean_readings_spread_over_the_window() {
+    let mut world = World::creating([Create::Dropped]);
+    assert_eq!(world.run(&[]), End::Merged);
+    let clean = world.count(|fact| matches!(fact, JournalEvent::ListedClean { .. }));
+    assert!(clean >= 3, "{clean}");
+    let gap = gaps(&world.creates_at)[0];
+    assert!(
+        gap >= world.options.settle && gap < world.options.settle * 2,
+        "{gap:?}"
+    );
+    // The fenced attempt's input is gone, and the next one has its own.
+    assert_eq!(world.fences.len(), 1);
+    assert_eq!(world.merges, ["batch-0: whole"]);
+    assert_eq!(
+        world.batches[0].tag.as_ref().map(SubmissionTag::attempt),
+        Some(2)
+    );
+}
+
+#[test]
+fn f_113_creates_that_keep_having_no_effect_stop_the_run_and_keep_the_state() {
+    let mut world = World::creating([Create::Dropped; 7]);
+    assert_eq!(world.run(&[]), End::Stopped(ErrorKind::ProviderFault));
+    assert_eq!(world.creates_at.len(), MAX_LOST as usize);
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(world.bought(), 1);
+}
+
+#[test]
+fn f_113_an_input_that_cannot_be_deleted_is_no_fence_and_a_person_decides() {
+    let mut world = World::creating([Create::Dropped]);
+    let mut machine = Submission::restore([], true, RouterOptions::default());
+    loop {
+        let event = match machine.next(world.now) {
+            Effect::Done => break,
+            Effect::Discard { .. } => {
+                Event::Discarded(Err(Error::new(ErrorKind::Unsupported, "no delete")))
+            }
+            effect => world.perform(effect),
+        };
+        machine.on(event, world.now, 0.5);
+    }
+    assert!(
+        machine
+            .held()
+            .is_some_and(|reason| reason.contains("cannot be deleted"))
+    );
+    assert_eq!(world.creates_at.len(), 1);
+}
+
+#[test]
+fn f_116_a_list_that_cannot_be_finished_is_read_again_and_one_that_is_not_there_holds() {
+    let unclear = || {
+        let mut world = World::creating([Create::AnswerLost]);
+        let mut machine = Submission::restore([], true, RouterOptions::default());
+        loop {
+            match machine.next(world.now) {
+                Effect::List { .. } => return (machine, world),
+                effect => {
+                    let event = world.perform(effect);
+                    machine.on(event, world.now, 0.5);
+                }
+            }
+        }
+    };
+    let (mut machine, world) = unclear();
+    for _ in 0..100 {
+        let cut = Error::new(ErrorKind::ProviderFault, "its pages do not go on");
+        machine.on(Event::Listed(Err(cut)), world.now, 0.5);
+        machine.on(Event::Woken, world.now, 0.5);
+        assert!(matches!(machine.next(world.now), Effect::List { .. }));
+    }
+    let (mut machine, world) = unclear();
+    let none = Error::new(ErrorKind::Unsupported, "no list");
+    machine.on(Event::Listed(Err(none)), world.now, 0.5);
+    assert!(matches!(
+        machine.next(world.now),
+        Effect::Persist(JournalEvent::Held { .. })
+    ));
+}
+
+#[test]
+fn f_119_an_upload_whose_answer_was_lost_is_found_and_not_repeated() {
+    let mut world = World::new();
+    // Mint, its intent, the upload.
+    let crash = Crash {
+        at: 2,
+        after: true,
+        downtime: MINUTE,
+    };
+    assert_eq!(world.process(Some(crash)), None);
+    assert_eq!(world.files.len(), 1);
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(world.uploads, 1);
+}
+
+#[test]
+fn f_119_without_a_list_of_files_the_upload_is_repeated() {
+    let intent = JournalEvent::UploadIntent { tag: tag(1, "r") };
+    let mut machine = Submission::restore([intent], true, RouterOptions::default());
+    assert!(matches!(
+        machine.next(Duration::ZERO),
+        Effect::FindUpload { .. }
+    ));
+    let none = Error::new(ErrorKind::Unsupported, "no list of files");
+    machine.on(Event::Found(Err(none)), Duration::ZERO, 0.5);
+    assert!(matches!(
+        machine.next(Duration::ZERO),
+        Effect::Upload { .. }
+    ));
+}
+
+#[test]
+fn f_133_a_revoked_key_stops_and_a_new_key_collects_without_buying() {
+    let (mut machine, mut world) = running();
+    let revoked = Error::new(ErrorKind::Unauthenticated, "revoked").with_status(401);
+    machine.on(Event::Polled(Err(revoked)), world.now, 0.5);
+    assert!(matches!(machine.next(world.now), Effect::Stop(error) if error.is_job_stop()));
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(
+        (world.creates_at.len(), world.uploads, world.bought()),
+        (1, 1, 1)
+    );
+}
+
+#[test]
+fn f_154_another_buyer_of_this_chunk_is_named_to_a_person() {
+    let mut world = World::new();
+    let mut theirs = world.batch(&tag(1, "other"), &InputRef("file-x".into()));
+    theirs.id = "batch-x".into();
+    world.batches.push(theirs.clone());
+    assert_eq!(world.run(&[]), End::Held);
+    assert!(world.creates_at.is_empty());
+    assert!(
+        matches!(world.journal.last(), Some(JournalEvent::Held { reason, .. }) if reason.contains("batch-x"))
+    );
+    // One that failed bought nothing, and other chunks and jobs are not ours.
+    let mut world = World::new();
+    theirs.fate = Fate::Invalid;
+    world.batches.push(theirs.clone());
+    theirs.fate = Fate::Completes;
+    theirs.tag = Some(SubmissionTag::new("job", 2, 1, "x").unwrap());
+    world.batches.push(theirs.clone());
+    theirs.tag = Some(SubmissionTag::new("other", 1, 1, "x").unwrap());
+    world.batches.push(theirs.clone());
+    theirs.tag = None;
+    world.batches.push(theirs);
+    world.now = HOUR;
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(world.creates_at.len(), 1);
+}
+
+#[test]
+fn a_persons_adoption_of_a_held_chunk_is_polled_and_collected() {
+    let mut world = World::creating([Create::AnswerLost]);
+    world.can_list = false;
+    assert_eq!(world.run(&[]), End::Held);
+    let batch = &world.batches[0];
+    world.journal.push(JournalEvent::Adopted {
+        tag: batch.tag.clone().unwrap(),
+        handle: BatchHandle::new("model", batch.id.clone(), batch.input.clone()),
+    });
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!((world.creates_at.len(), world.bought()), (1, 1));
+}
+
+/// A batch that was just created, and the world it was created in.
+fn running() -> (Submission, World) {
+    let mut machine = Submission::restore([], true, RouterOptions::default());
+    let mut world = World::new();
+    loop {
+        match machine.next(world.now) {
+            Effect::Poll { .. } => return (machine, world),
+            effect => {
+                let event = world.perform(effect);
+                machine.on(event, world.now, 0.5);
+            }
+        }
+    }
+}
