@@ -1,6 +1,11 @@
 //! `jobs`.
 
-use crate::{args::JobsArgs, exit::Exit, status::Overview, terminal::clean};
+use crate::{
+    args::JobsArgs,
+    exit::Exit,
+    status::Overview,
+    terminal::{clean, print},
+};
 use anyhow::Context;
 use batchwright::ledger::Ledger;
 use comfy_table::{Table, presets};
@@ -27,7 +32,7 @@ pub(crate) fn jobs(args: &JobsArgs) -> anyhow::Result<Exit> {
     for name in names {
         let overview = Overview::read(&args.state.join(&name), &name);
         match overview {
-            Ok(overview) if args.json => println!("{}", overview.to_json()),
+            Ok(overview) if args.json => print(overview.to_json()),
             Ok(overview) => {
                 table.add_row([
                     name,
@@ -39,17 +44,16 @@ pub(crate) fn jobs(args: &JobsArgs) -> anyhow::Result<Exit> {
                     clean(&overview.spec.input.display().to_string()),
                 ]);
             }
-            Err(error) if args.json => println!(
-                "{}",
-                serde_json::json!({"job": name, "error": error.to_string()})
-            ),
+            Err(error) if args.json => {
+                print(serde_json::json!({"job": name, "error": error.to_string()}))
+            }
             Err(error) => {
                 table.add_row([name, format!("unreadable: {}", clean(&error.to_string()))]);
             }
         }
     }
     if !args.json {
-        println!("{table}");
+        print(table);
     }
     Ok(Exit::Done)
 }

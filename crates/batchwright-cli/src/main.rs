@@ -1,9 +1,4 @@
 //! The `batchwright` command: bulk LLM work from a file, as a job that survives crashes.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command talks to its terminal"
-)]
 
 mod args;
 mod run;

@@ -144,7 +144,7 @@ impl Shown {
             "batches": batches,
             "waiting": progress.waiting,
         });
-        eprintln!("{line}");
+        say(line);
     }
 
     fn line(&self, progress: &Progress) -> String {

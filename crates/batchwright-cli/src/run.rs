@@ -457,7 +457,7 @@ fn summary_json(name: &str, report: &JobReport, written: Option<&Path>, exit: Ex
         "results": written,
         "exit_code": exit.code(),
     });
-    eprintln!("{line}");
+    say(line);
 }
 
 /// Endings and how many rows had them, those of no row left out.

@@ -4,7 +4,7 @@ use crate::{
     args::JobArgs,
     exit::Exit,
     folder, run,
-    terminal::{clean, count},
+    terminal::{clean, count, print},
 };
 use batchwright::{
     ledger::{ChunkPhase, ChunkState, Ledger, Scan},
@@ -18,34 +18,37 @@ pub(crate) fn status(args: &JobArgs) -> anyhow::Result<Exit> {
     let dir = folder::existing(&args.state, &args.job)?;
     let overview = Overview::read(&dir, &args.job)?;
     if args.json {
-        println!("{}", overview.to_json());
+        print(overview.to_json());
         return Ok(Exit::Done);
     }
     let spec = &overview.spec;
     let model = spec.model.as_deref().unwrap_or("named by the rows");
-    println!(
+    print(format_args!(
         "job      {}{}",
         overview.name,
         if spec.sandbox { " (sandbox)" } else { "" }
-    );
-    println!("state    {}", overview.state());
-    println!("input    {}", clean(&spec.input.display().to_string()));
-    println!("model    {}:{}", spec.provider, clean(model));
-    println!("lane     {}", spec.lane);
-    println!(
+    ));
+    print(format_args!("state    {}", overview.state()));
+    print(format_args!(
+        "input    {}",
+        clean(&spec.input.display().to_string())
+    ));
+    print(format_args!("model    {}:{}", spec.provider, clean(model)));
+    print(format_args!("lane     {}", spec.lane));
+    print(format_args!(
         "rows     {} of {} done",
         count(overview.scan.finished.len()),
         count(overview.rows)
-    );
+    ));
     for (ending, rows) in run::tally(&overview.scan) {
-        println!("         {} {ending}", count(rows));
+        print(format_args!("         {} {ending}", count(rows)));
     }
-    println!("cost     {}", overview.cost());
+    print(format_args!("cost     {}", overview.cost()));
     if overview.scan.in_flight_rows > 0 {
-        println!(
+        print(format_args!(
             "         {} in flight, or interrupted there",
             count(overview.scan.in_flight_rows)
-        );
+        ));
     }
     if !overview.chunks.is_empty() {
         let mut table = Table::new();
@@ -66,11 +69,15 @@ pub(crate) fn status(args: &JobArgs) -> anyhow::Result<Exit> {
                 format!("{}m{:02}s", since / 60, since % 60),
             ]);
         }
-        println!("\n{table}");
+        print(format_args!("\n{table}"));
     }
     for chunk in &overview.chunks {
         if let Some(reason) = &chunk.held {
-            println!("\nchunk {} is held: {}", chunk.chunk, clean(reason));
+            print(format_args!(
+                "\nchunk {} is held: {}",
+                chunk.chunk,
+                clean(reason)
+            ));
         }
     }
     Ok(Exit::Done)

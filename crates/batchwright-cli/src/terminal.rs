@@ -1,6 +1,9 @@
 //! Words for people, on standard error.
 
-use std::fmt::Display;
+use std::{
+    fmt::Display,
+    io::{ErrorKind, Write},
+};
 
 /// Prints an error and its causes.
 pub(crate) fn error(error: &anyhow::Error) {
@@ -13,12 +16,25 @@ pub(crate) fn error(error: &anyhow::Error) {
             shown.push_str(&cause);
         }
     }
-    eprintln!("error: {shown}");
+    say(format_args!("error: {shown}"));
 }
 
-/// Prints a line.
+/// Says a line on standard error. Whether anyone listens does not matter.
 pub(crate) fn say(line: impl Display) {
-    eprintln!("{}", clean(&line.to_string()));
+    let _ = writeln!(std::io::stderr(), "{}", clean(&line.to_string()));
+}
+
+/// Prints a line of data on standard output. A reader that went away, such as `head`, ends the command
+/// quietly (F-157).
+pub(crate) fn print(line: impl Display) {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            say(format_args!("error: write to standard output: {error}"));
+            std::process::exit(crate::exit::Exit::Io.code().into());
+        }
+        Ok(()) => {}
+    }
 }
 
 /// Takes out what could steer a terminal: text from outside may hold escape sequences (F-202).

@@ -4,7 +4,7 @@ use crate::{
     args::JobArgs,
     exit::Exit,
     folder,
-    terminal::{clean, count},
+    terminal::{clean, count, print},
 };
 use batchwright::{ledger::Ledger, pipeline::Job};
 use serde_json::json;
@@ -25,22 +25,23 @@ pub(crate) fn verify(args: &JobArgs) -> anyhow::Result<Exit> {
             .iter()
             .map(|finding| json!({"where": finding.place, "what": finding.what}))
             .collect();
-        println!(
-            "{}",
-            json!({"job": args.job, "rows": rows, "ok": report.is_ok(), "findings": findings})
-        );
+        print(json!({"job": args.job, "rows": rows, "ok": report.is_ok(), "findings": findings}));
         return Ok(exit);
     }
     for finding in &report.findings {
-        println!("{}: {}", clean(&finding.place), clean(&finding.what));
+        print(format_args!(
+            "{}: {}",
+            clean(&finding.place),
+            clean(&finding.what)
+        ));
     }
     if report.is_ok() {
-        println!(
+        print(format_args!(
             "ok: each of {} rows has exactly one outcome, and every file is as it was written",
             count(rows)
-        );
+        ));
     } else {
-        println!("not ok: {} findings", report.findings.len());
+        print(format_args!("not ok: {} findings", report.findings.len()));
     }
     Ok(exit)
 }
