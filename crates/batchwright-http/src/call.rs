@@ -399,7 +399,7 @@ impl StreamReply {
             body,
             cap,
         } = self;
-        let (body, complete) = crate::client::collect(body, status, cap).await?;
+        let (body, complete) = crate::incoming::collect(body, status, cap).await?;
         Ok(Reply {
             status,
             headers,

@@ -3,38 +3,28 @@
 use crate::{
     base_url::is_loopback,
     call::{Body, Call, Reply, StreamReply},
-    connection::{Busy, GateLayer, Tally, wanted},
-    failure, tls,
+    connection::{GateLayer, Tally, wanted},
+    deadline::Deadline,
+    failure,
+    incoming::{Coding, Incoming, collect},
+    tls,
+    upload::{Upload, answer, file_body},
 };
-use batchwright_core::{
-    ByteStream, Error, ErrorKind, Result, RetryClass, RetryDecision, RetryPolicy, RetryState,
-};
-use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, stream};
+use batchwright_core::{Error, ErrorKind, Result, RetryDecision, RetryPolicy, RetryState};
 use reqwest::{
-    Method, Response, Version,
+    Method, Version,
     header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HeaderValue},
 };
 use std::{
     fmt,
-    future::Future,
     hash::{BuildHasher, RandomState},
-    io,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
-use tokio::{
-    io::AsyncReadExt,
-    sync::Semaphore,
-    time::{Instant, timeout_at},
-};
-use tokio_util::io::ReaderStream;
-
-/// Bytes read from disk at a time while a file is uploaded.
-const FILE_CHUNK: usize = 256 * 1024;
+use tokio::sync::Semaphore;
 
 /// One careful HTTP client, cheap to clone; clones share connections.
 ///
@@ -82,7 +72,10 @@ impl HttpClient {
     ///
     /// # Cancel safety
     /// Dropping the future closes the exchange; whether the provider acted on it is then unknown.
-    pub async fn send(&self, call: Call) -> Result<Reply> {
+    pub async fn send(&self, mut call: Call) -> Result<Reply> {
+        call.headers
+            .entry(ACCEPT_ENCODING)
+            .or_insert(HeaderValue::from_static("gzip"));
         let _place = self.place().await;
         let StreamReply {
             status,
@@ -111,10 +104,9 @@ impl HttpClient {
     /// # Cancel safety
     /// As [`HttpClient::send`]; dropping the body closes the connection.
     pub async fn stream(&self, mut call: Call) -> Result<StreamReply> {
-        if !call.headers.contains_key(ACCEPT_ENCODING) {
-            call.headers
-                .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        }
+        call.headers
+            .entry(ACCEPT_ENCODING)
+            .or_insert(HeaderValue::from_static("identity"));
         let _place = self.place().await;
         self.open(call).await
     }
@@ -208,15 +200,11 @@ impl HttpClient {
                 len,
                 suffix,
             } => {
-                headers.insert(
-                    CONTENT_LENGTH,
-                    HeaderValue::from(
-                        (prefix.len() as u64)
-                            .saturating_add(len)
-                            .saturating_add(suffix.len() as u64),
-                    ),
-                );
-                Some(file_body(operation, prefix, &path, len, suffix, &upload).await?)
+                let length = (prefix.len() as u64)
+                    .saturating_add(len)
+                    .saturating_add(suffix.len() as u64);
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+                Some(file_body(operation, prefix, &path, len, suffix, Arc::clone(&upload)).await?)
             }
         };
         let origin = url.clone();
@@ -233,7 +221,7 @@ impl HttpClient {
         let response = match response {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                return Err(failure::of_transport(operation, error, upload.fault.get()));
+                return Err(failure::of_transport(operation, error, upload.fault()));
             }
             Err(waited) => return Err(failure::timeout(operation, "no answer", waited)),
         };
@@ -243,25 +231,27 @@ impl HttpClient {
         }
         let cap = limits.body_cap(status);
         let mut response = response;
-        let headers = std::mem::take(response.headers_mut());
+        let mut headers = std::mem::take(response.headers_mut());
         let keeps_alive = !fresh_connection
             && response.version() >= Version::HTTP_11
             && headers
                 .get(CONNECTION)
                 .is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"close"));
+        let incoming = Incoming {
+            operation,
+            coding: Coding::take_from(&mut headers),
+            response,
+            idle: limits.idle,
+            deadline,
+            cap: limits.max_body,
+            keeps_alive,
+            busy,
+            read: 0,
+        };
         Ok(StreamReply {
             status,
             headers,
-            body: body_stream(Incoming {
-                operation,
-                response,
-                idle: limits.idle,
-                deadline,
-                read: 0,
-                cap: limits.max_body,
-                keeps_alive,
-                busy,
-            }),
+            body: incoming.into_stream(),
             cap,
         })
     }
@@ -297,6 +287,7 @@ pub struct HttpClientBuilder {
     pool_idle_timeout: Duration,
     extra_roots: Vec<Vec<u8>>,
     proxy: bool,
+    http1_only: bool,
 }
 
 impl Default for HttpClientBuilder {
@@ -307,6 +298,7 @@ impl Default for HttpClientBuilder {
             pool_idle_timeout: Duration::from_secs(10),
             extra_roots: Vec::new(),
             proxy: true,
+            http1_only: false,
         }
     }
 }
@@ -349,12 +341,20 @@ impl HttpClientBuilder {
         self
     }
 
+    /// Speaks HTTP/1.1 only. By default HTTP/2 is used where the server offers it, with one connection
+    /// per host, whose number of concurrent calls the server bounds, often at 100.
+    #[must_use]
+    pub fn http1_only(mut self) -> Self {
+        self.http1_only = true;
+        self
+    }
+
     /// The client.
     ///
     /// # Errors
     /// `ConfigInvalid` where the extra CA or a proxy's URL is unusable.
     pub fn build(self) -> Result<HttpClient> {
-        let tls = tls::config(&self.extra_roots)?;
+        let tls = tls::config(&self.extra_roots, self.http1_only)?;
         let tally = Arc::new(Tally::new());
         let local = self.pair(&tls, &tally, false)?;
         let remote = if self.proxy {
@@ -406,7 +406,10 @@ impl HttpClientBuilder {
             .pool_idle_timeout(self.pool_idle_timeout)
             .tcp_keepalive(Duration::from_secs(30))
             .tcp_keepalive_interval(Duration::from_secs(30))
-            .gzip(true);
+            .no_gzip();
+        if self.http1_only {
+            builder = builder.http1_only();
+        }
         if !proxy {
             builder = builder.no_proxy();
         }
@@ -430,243 +433,7 @@ impl fmt::Debug for HttpClientBuilder {
             .field("pool_idle_timeout", &self.pool_idle_timeout)
             .field("extra_roots", &self.extra_roots.len())
             .field("proxy", &self.proxy)
+            .field("http1_only", &self.http1_only)
             .finish()
     }
-}
-
-/// When an exchange must be over.
-#[derive(Clone, Copy, Debug)]
-struct Deadline {
-    at: Instant,
-    total: Duration,
-}
-
-impl Deadline {
-    fn after(total: Duration) -> Self {
-        Self {
-            at: later(Instant::now(), total),
-            total,
-        }
-    }
-}
-
-/// `instant` plus `wait`, at most some thirty years on, which no clock overflows at.
-fn later(instant: Instant, wait: Duration) -> Instant {
-    instant + wait.min(Duration::from_secs(1_000_000_000))
-}
-
-/// How far the request's body has been taken off our hands.
-#[derive(Debug)]
-struct Upload {
-    start: Instant,
-    /// Milliseconds from `start` to the last piece.
-    last: AtomicU64,
-    fault: OnceLock<Error>,
-}
-
-impl Upload {
-    fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            last: AtomicU64::new(0),
-            fault: OnceLock::new(),
-        }
-    }
-
-    fn touch(&self) {
-        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last.store(millis, Ordering::Relaxed);
-    }
-
-    fn last(&self) -> Instant {
-        later(
-            self.start,
-            Duration::from_millis(self.last.load(Ordering::Relaxed)),
-        )
-    }
-}
-
-/// The headers of the answer, or how long they were waited for in vain.
-async fn answer<T>(
-    exchange: impl Future<Output = T>,
-    upload: &Upload,
-    first_byte: Duration,
-    deadline: Deadline,
-) -> Result<T, Duration> {
-    let mut exchange = std::pin::pin!(exchange);
-    loop {
-        let until = later(upload.last(), first_byte).min(deadline.at);
-        match timeout_at(until, exchange.as_mut()).await {
-            Ok(answer) => return Ok(answer),
-            Err(_) if until >= deadline.at => return Err(deadline.total),
-            // A piece of the body was taken meanwhile: the wait starts again there.
-            Err(_) if later(upload.last(), first_byte) > until => {}
-            Err(_) => return Err(first_byte),
-        }
-    }
-}
-
-/// Opens the file and checks its length before anything is sent.
-async fn file_body(
-    operation: &'static str,
-    prefix: Bytes,
-    path: &std::path::Path,
-    len: u64,
-    suffix: Bytes,
-    upload: &Arc<Upload>,
-) -> Result<reqwest::Body> {
-    let storage = move |error: io::Error| {
-        Error::new(
-            ErrorKind::Storage,
-            format!("{operation}: read the file to be uploaded: {error}"),
-        )
-    };
-    let file = tokio::fs::File::open(path).await.map_err(storage)?;
-    let on_disk = file.metadata().await.map_err(storage)?.len();
-    if on_disk != len {
-        return Err(Error::new(
-            ErrorKind::Storage,
-            format!("{operation}: the file to be uploaded has {on_disk} bytes instead of {len}"),
-        ));
-    }
-    let content = ReaderStream::with_capacity(file.take(len), FILE_CHUNK);
-    let upload = Arc::clone(upload);
-    let mut left = len;
-    let counted = content
-        .map(Some)
-        .chain(stream::iter([None]))
-        .filter_map(move |piece| {
-            upload.touch();
-            let short = |upload: &Upload, error: io::Error| {
-                // The server sees a body shorter than declared; what we report is why.
-                let _ = upload
-                    .fault
-                    .set(storage(io::Error::new(error.kind(), error.to_string())));
-                error
-            };
-            futures::future::ready(match piece {
-                Some(Ok(bytes)) => {
-                    left = left.saturating_sub(bytes.len() as u64);
-                    Some(Ok(bytes))
-                }
-                Some(Err(error)) => Some(Err(short(&upload, error))),
-                None if left > 0 => Some(Err(short(
-                    &upload,
-                    io::Error::new(
-                        io::ErrorKind::UnexpectedEof,
-                        "it became shorter while it was sent",
-                    ),
-                ))),
-                None => None,
-            })
-        });
-    let whole = stream::iter([Ok(prefix)])
-        .chain(counted)
-        .chain(stream::iter([Ok(suffix)]));
-    Ok(reqwest::Body::wrap_stream(whole))
-}
-
-/// A body that is arriving.
-struct Incoming {
-    operation: &'static str,
-    response: Response,
-    idle: Duration,
-    deadline: Deadline,
-    read: u64,
-    cap: u64,
-    /// Whether the connection outlives this exchange.
-    keeps_alive: bool,
-    /// Held until the body ends or is dropped.
-    busy: Busy,
-}
-
-fn body_stream(incoming: Incoming) -> ByteStream {
-    stream::unfold(Some(incoming), |incoming| async move {
-        let mut incoming = incoming?;
-        match incoming.next().await {
-            Ok(Some(bytes)) => Some((Ok(bytes), Some(incoming))),
-            Ok(None) => None,
-            Err(error) => Some((Err(error), None)),
-        }
-    })
-    .boxed()
-}
-
-impl Incoming {
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        let until = later(Instant::now(), self.idle).min(self.deadline.at);
-        let piece = match timeout_at(until, self.response.chunk()).await {
-            Ok(Ok(piece)) => piece,
-            Ok(Err(error)) => return Err(failure::of_body(self.operation, error)),
-            Err(_) if until >= self.deadline.at => {
-                return Err(failure::timeout(
-                    self.operation,
-                    "the answer did not end",
-                    self.deadline.total,
-                ));
-            }
-            Err(_) => {
-                return Err(failure::timeout(
-                    self.operation,
-                    "the answer stopped",
-                    self.idle,
-                ));
-            }
-        };
-        if piece.is_none() && self.keeps_alive {
-            self.busy.returns();
-        }
-        if let Some(bytes) = &piece {
-            self.read = self.read.saturating_add(bytes.len() as u64);
-            if self.read > self.cap {
-                return Err(failure::too_long(self.operation, self.cap));
-            }
-        }
-        Ok(piece)
-    }
-}
-
-/// Reads a body to its end, and whether it is whole. Below status 400 half a body is an error; from
-/// 400 on the status says enough, and the body is cut at `cap`.
-pub(crate) async fn collect(mut body: ByteStream, status: u16, cap: u64) -> Result<(Bytes, bool)> {
-    let lenient = status >= 400;
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    let mut complete = true;
-    while let Some(piece) = body.next().await {
-        let piece = match piece {
-            Ok(piece) => piece,
-            Err(_) if lenient => {
-                complete = false;
-                break;
-            }
-            Err(error) => return Err(error.with_class(RetryClass::Ambiguous).with_status(status)),
-        };
-        // Most answers arrive in one piece, which is handed on as it is.
-        if first.is_empty() && rest.is_empty() {
-            first = piece;
-        } else {
-            if rest.is_empty() {
-                rest.reserve(first.len() + piece.len());
-                rest.extend_from_slice(&first);
-            }
-            rest.extend_from_slice(&piece);
-        }
-        let read = if rest.is_empty() {
-            first.len()
-        } else {
-            rest.len()
-        } as u64;
-        if lenient && read > cap {
-            complete = false;
-            break;
-        }
-    }
-    let mut bytes = if rest.is_empty() {
-        first
-    } else {
-        rest.freeze()
-    };
-    bytes.truncate(usize::try_from(cap).unwrap_or(usize::MAX));
-    Ok((bytes, complete))
 }

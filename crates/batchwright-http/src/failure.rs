@@ -56,28 +56,22 @@ pub(crate) fn of_transport(
 
 /// A failure inside the answer's body.
 pub(crate) fn of_body(operation: &str, error: reqwest::Error) -> Error {
-    let error = error.without_url();
-    let cause = cause(&error);
-    let broke = links(&error).any(|link| {
-        link.downcast_ref::<io::Error>().is_some_and(|error| {
-            matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::BrokenPipe
-            )
-        })
-    });
-    let kind = if broke || error.is_timeout() || cause.contains("closed") || cause.contains("eof") {
-        ErrorKind::Timeout
-    } else {
+    let cause = cause(&error.without_url());
+    // Everything but nonsense between the pieces is a connection that broke.
+    let kind = if cause.to_ascii_lowercase().contains("invalid") {
         ErrorKind::ProviderFault
+    } else {
+        ErrorKind::Timeout
     };
+    Error::new(kind, format!("{operation}: the answer broke off: {cause}"))
+}
+
+/// A body that cannot be unpacked.
+pub(crate) fn of_coding(operation: &str, reason: &str) -> Error {
     Error::new(
-        kind,
-        format!("{operation}: the answer broke off or cannot be read: {cause}"),
+        ErrorKind::ProviderFault,
+        format!("{operation}: the answer cannot be decompressed: {reason}"),
     )
-    .with_class(RetryClass::Ambiguous)
 }
 
 /// A wait that was over.

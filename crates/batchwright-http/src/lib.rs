@@ -14,8 +14,11 @@ mod redact;
 mod vendor_error;
 
 mod connection;
+mod deadline;
 mod failure;
+mod incoming;
 mod tls;
+mod upload;
 
 pub use base_url::BaseUrl;
 pub use call::{Body, Call, Limits, Reply, StreamReply};

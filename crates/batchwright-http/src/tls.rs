@@ -11,7 +11,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// `ConfigInvalid` where a PEM text holds no certificate or one that cannot be a root.
-pub(crate) fn config(extra_roots: &[Vec<u8>]) -> Result<ClientConfig> {
+pub(crate) fn config(extra_roots: &[Vec<u8>], http1_only: bool) -> Result<ClientConfig> {
     let mut roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
     };
@@ -35,6 +35,9 @@ pub(crate) fn config(extra_roots: &[Vec<u8>]) -> Result<ClientConfig> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    if http1_only {
+        config.alpn_protocols.remove(0);
+    }
     Ok(config)
 }
 
