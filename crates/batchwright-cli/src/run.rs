@@ -374,10 +374,11 @@ fn summary(name: &str, args: &RunningArgs, report: &JobReport, written: Option<&
         count(report.rows),
         endings.join(", ")
     ));
-    let tokens = scan
-        .usage
-        .total_tokens()
-        .map_or("unknown".to_owned(), count);
+    let tokens = match scan.usage.total_tokens() {
+        Some(tokens) => count(tokens),
+        None if scan.usage_unknown == 0 => "0".to_owned(),
+        None => "unknown".to_owned(),
+    };
     let cost = match scan.cost_unknown {
         0 => scan.cost.to_string(),
         rows => format!("{} and {} rows of unknown cost", scan.cost, count(rows)),

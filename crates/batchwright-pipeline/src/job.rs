@@ -121,15 +121,25 @@ impl Job {
     /// settings differ from the job's; `Storage` where the folder cannot be used, or another process
     /// runs the job.
     pub fn open(dir: &Path, mut spec: JobSpec, provider: &LaneProvider) -> Result<Self> {
-        // The input is read before the folder is made, so that a typing error leaves nothing behind.
         let fingerprint = Fingerprint::of_file(&spec.input)?;
+        let is_new = !dir.exists();
         let ledger = Ledger::open(dir)?;
         spec.fingerprint = Some(fingerprint);
         if let Some(started) = stored_spec(&ledger)? {
             spec.check_same(&started)?;
             return Self::resume_with(ledger, started, spec.fingerprint);
         }
-        let preflight::Checked { rows, tokens } = preflight::check(&spec, provider, dir)?;
+        let preflight::Checked { rows, tokens } = match preflight::check(&spec, provider, dir) {
+            Ok(checked) => checked,
+            Err(error) => {
+                drop(ledger);
+                if is_new {
+                    // A typing error leaves no job behind. Where that fails, an empty one is no harm.
+                    let _ = std::fs::remove_dir_all(dir);
+                }
+                return Err(error);
+            }
+        };
         let tag = random_word();
         ledger.set_meta(TAG, &tag)?;
         ledger.set_meta(ROWS, &rows.to_string())?;
