@@ -35,7 +35,7 @@ pub(crate) struct Engine {
     pub(crate) invoice: Invoice,
     pub(crate) files: FileStore,
     pub(crate) batches: BatchStore,
-    pub(crate) sequence: Arc<Sequence>,
+    pub(crate) sequence: Sequence,
     pub(crate) traffic: Traffic,
     pub(crate) late: LateCalls,
     /// One settlement at a time.
@@ -67,7 +67,7 @@ impl Engine {
             invoice: Invoice::open(dir.path.join("invoice.jsonl"))?,
             files,
             batches,
-            sequence: Arc::new(Sequence::new(saved.sequence)),
+            sequence: Sequence::new(saved.sequence),
             traffic: Traffic::default(),
             late: LateCalls::default(),
             settling: Mutex::new(()),
@@ -88,7 +88,7 @@ impl Engine {
 
     /// Saves the clock and the sequence.
     pub(crate) fn save(&self) -> io::Result<()> {
-        self.sequence.save(&self.dir.path, self.clock.now_ms())
+        self.sequence.save(&self.dir.path, || self.clock.now_ms())
     }
 
     /// The next number of the sequence that ids are made from.
@@ -195,6 +195,8 @@ pub(crate) fn fingerprint(key: &str) -> String {
 #[derive(Debug)]
 pub(crate) struct Sequence {
     next: AtomicU64,
+    /// One writer of the file at a time.
+    saving: Mutex<()>,
 }
 
 /// Numbers reserved at a time; a restart skips at most this many.
@@ -204,6 +206,7 @@ impl Sequence {
     fn new(next: u64) -> Self {
         Self {
             next: AtomicU64::new(next),
+            saving: Mutex::new(()),
         }
     }
 
@@ -216,10 +219,11 @@ impl Sequence {
         number.is_multiple_of(BLOCK)
     }
 
-    fn save(&self, dir: &Path, now_ms: i64) -> io::Result<()> {
+    fn save(&self, dir: &Path, now_ms: impl Fn() -> i64) -> io::Result<()> {
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let used = self.next.load(Ordering::Relaxed);
         let saved = Saved {
-            now_ms: Some(now_ms),
+            now_ms: Some(now_ms()),
             // Two blocks ahead: calls may take numbers between the crossing of a block and this write.
             sequence: (used / BLOCK + 2) * BLOCK,
         };

@@ -25,6 +25,8 @@ pub(crate) fn instance(schema: &Value, seed: u64, hash: PromptHash) -> Value {
 const SHALLOW: usize = 6;
 /// Past this depth nothing is made: the schema has no finite instance we can find.
 const DEEPEST: usize = 64;
+/// Bytes after which a sample of a pattern repeats no more.
+const LONGEST: usize = 10_000;
 
 struct Maker<'a> {
     root: &'a Value,
@@ -375,6 +377,10 @@ impl Sampler<'_> {
                     let times = self.times();
                     let after = self.at;
                     for turn in 0..times {
+                        // Nested counts multiply; nobody needs a longer sample.
+                        if current.len() > LONGEST || (turn > 0 && piece.is_empty()) {
+                            break;
+                        }
                         if turn == 0 {
                             current.push_str(&piece);
                         } else {
@@ -614,6 +620,14 @@ mod tests {
                 let number = made.as_f64().expect("a number");
                 assert!(low <= number && number <= high, "{number} for {schema}");
             }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_pattern_has_a_sample_of_bounded_length(pattern in r"([ab().|*+?^$\\\[\]\-]|\{[0-9]{1,4}\}){0,40}") {
+            let text = sample(&pattern, &mut Rng::new(1));
+            proptest::prop_assert!(text.len() < 50 * LONGEST);
         }
     }
 

@@ -125,3 +125,23 @@ async fn without_a_data_folder_nothing_stays() {
     emulator.shutdown().await;
     assert!(!dir.exists());
 }
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_slow_answers() {
+    let config = still().with_latency(Duration::from_secs(3_600));
+    let (emulator, client) = start(config).await;
+    let body = chat("gpt-4o", "x").to_string();
+    let path = "/openai/v1/chat/completions";
+    let call = async { client.raw("POST", path, &[], body.as_bytes()).await };
+    let stop = async {
+        while emulator.invoice().await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        emulator.shutdown().await;
+    };
+    let both = async { tokio::join!(call, stop) };
+    let ((received, _), ()) = tokio::time::timeout(Duration::from_secs(30), both)
+        .await
+        .unwrap();
+    assert!(received.is_empty());
+}
