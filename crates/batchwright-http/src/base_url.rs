@@ -215,3 +215,201 @@ fn fault(what: &str) -> Error {
         format!("use the base URL: it {what}"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn base(text: &str) -> BaseUrl {
+        BaseUrl::parse(text, false).unwrap()
+    }
+
+    #[test]
+    fn f_193_f_196_what_is_refused_says_why_and_not_what() {
+        for (text, why) in [
+            ("http://api.example.com/canary", "plain http"),
+            ("http://localhost.example.com/canary", "plain http"),
+            ("http://127.0.0.1.example.com/canary", "plain http"),
+            ("http://10.0.0.1/canary", "plain http"),
+            ("ftp://api.example.com/canary", "neither https"),
+            ("canary", "not an absolute URL"),
+            ("", "not an absolute URL"),
+            ("https://canary@api.example.com", "user name"),
+            ("https://:canary@api.example.com", "user name"),
+            ("https://api.example.com/v1?key=canary", "looks like a key"),
+            (
+                "https://api.example.com/v1?a=b&api_KEY=canary",
+                "looks like a key",
+            ),
+            (
+                "https://api.example.com/v1?access%5Ftoken=canary",
+                "looks like a key",
+            ),
+            ("https://api.example.com/v1?sig=canary", "looks like a key"),
+            ("https://api.example.com/v1#canary", "fragment"),
+        ] {
+            let error = BaseUrl::parse(text, false).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+            assert!(error.message().contains(why), "{text}: {error}");
+            assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn f_196_this_machine_and_what_is_allowed_may_be_plain() {
+        for text in [
+            "http://localhost:8000",
+            "http://127.8.0.1/v1",
+            "http://[::1]:80/",
+            "http://emulator.localhost",
+        ] {
+            assert!(base(text).is_loopback(), "{text}");
+        }
+        assert!(
+            !BaseUrl::parse("http://10.0.0.1/v1", true)
+                .unwrap()
+                .is_loopback()
+        );
+    }
+
+    #[test]
+    fn f_221_paths_are_joined_whatever_slashes_there_are() {
+        for (text, path, expected) in [
+            ("https://a.test", "chat", "https://a.test/chat"),
+            ("https://a.test/", "/chat", "https://a.test/chat"),
+            (
+                "https://a.test/v1",
+                "/chat/completions",
+                "https://a.test/v1/chat/completions",
+            ),
+            (
+                "https://a.test/openai/v1/",
+                "batches",
+                "https://a.test/openai/v1/batches",
+            ),
+            (
+                "https://a.test/openai/v1//",
+                "//batches//b_1",
+                "https://a.test/openai/v1/batches/b_1",
+            ),
+            ("https://a.test//v1", "batches", "https://a.test/v1/batches"),
+            (
+                "https://a.test/v1",
+                "batches?limit=2&after=b_1",
+                "https://a.test/v1/batches?limit=2&after=b_1",
+            ),
+            (
+                "https://a.test/v1?api-version=7",
+                "batches",
+                "https://a.test/v1/batches?api-version=7",
+            ),
+            (
+                "https://a.test/v1?api-version=7",
+                "batches?limit=2",
+                "https://a.test/v1/batches?api-version=7&limit=2",
+            ),
+            (
+                "https://a.test/v1",
+                "files/a%2Fb",
+                "https://a.test/v1/files/a%2Fb",
+            ),
+            (
+                "https://a.test/v1",
+                "models/m:generate",
+                "https://a.test/v1/models/m:generate",
+            ),
+        ] {
+            assert_eq!(base(text).join(path).unwrap().as_str(), expected);
+        }
+        for path in ["../x", "a/%2e%2E/b", "./a", "a#b", "a\\b", "a b", "a\n"] {
+            assert!(base("https://a.test/v1").join(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn f_198_an_id_stays_one_segment() {
+        let base = base("https://a.test//openai/v1/?api-version=7");
+        let join = |id: &str| base.join_segments(&["batches", id, "cancel"]);
+        for (id, expected) in [
+            ("batch_1", "batch_1"),
+            ("a/b", "a%2Fb"),
+            ("../x", "..%2Fx"),
+            ("a?b#c", "a%3Fb%23c"),
+            ("a b", "a%20b"),
+            ("a%2Fb", "a%252Fb"),
+            ("é", "%C3%A9"),
+        ] {
+            assert_eq!(
+                join(id).unwrap().as_str(),
+                format!("https://a.test/openai/v1/batches/{expected}/cancel?api-version=7")
+            );
+        }
+        for id in ["", ".", "..", "%2e%2E", "a\0", "a\n"] {
+            assert_eq!(
+                join(id).unwrap_err().kind(),
+                ErrorKind::InvalidRequest,
+                "{id:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn f_197_server_supplied_urls_stay_at_home() {
+        let base = base("https://api.test/v1");
+        for (url, expected) in [
+            (
+                "https://api.test/v1/results?x=1",
+                "https://api.test/v1/results?x=1",
+            ),
+            ("https://api.test:443/r", "https://api.test/r"),
+            ("/v1/results", "https://api.test/v1/results"),
+        ] {
+            assert_eq!(base.same_origin(url).unwrap().as_str(), expected);
+        }
+        for url in [
+            "http://api.test/r",
+            "https://api.test:444/r",
+            "https://evil.test/r",
+            "//evil.test/r",
+            "\\\\evil.test/r",
+            "https://api.test@evil.test/",
+            "https://u:p@api.test/r",
+            "file:///etc/passwd",
+            "http://169.254.169.254/",
+            "https://127.0.0.1/",
+            "javascript:1",
+            "data:x",
+            "https://",
+        ] {
+            let error = base.same_origin(url).unwrap_err();
+            assert!(
+                !error.is_retryable() && !error.to_string().contains("evil"),
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn display_is_origin_and_path() {
+        assert_eq!(
+            base("https://a.test:8443/v1/?api-version=7").to_string(),
+            "https://a.test:8443/v1"
+        );
+        assert_eq!(base("https://a.test").to_string(), "https://a.test");
+    }
+
+    proptest! {
+        /// F-198: whatever the id, the URL has exactly one segment more.
+        #[test]
+        fn f_198_no_id_escapes(id in "\\PC{0,30}|[./%\\\\?#:@2eE]{0,12}") {
+            if let Ok(url) = base("https://a.test/v1").join_segments(&[&id]) {
+                let segments = url.path_segments().unwrap().collect::<Vec<_>>();
+                prop_assert_eq!(segments.len(), 2);
+                prop_assert_eq!(segments[0], "v1");
+                prop_assert!(url.query().is_none() && url.fragment().is_none());
+                prop_assert_eq!(url.host_str(), Some("a.test"));
+            }
+        }
+    }
+}

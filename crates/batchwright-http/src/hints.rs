@@ -182,3 +182,196 @@ fn go_duration(text: &str) -> Option<Duration> {
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use reqwest::header::{HeaderName, HeaderValue};
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        map
+    }
+
+    type Case<'a> = (&'a [(&'static str, &'a str)], Option<f64>);
+
+    const NOW: (&str, &str) = ("date", "Wed, 21 Oct 2026 07:28:00 GMT");
+
+    #[test]
+    fn f_013_f_014_f_015_f_016_delays_are_read_or_ignored() {
+        let cases: &[Case<'_>] = &[
+            (&[], None),
+            (&[("retry-after", "20")], Some(20.0)),
+            (&[("retry-after", " 20.5 ")], Some(20.5)),
+            (&[("retry-after", "0")], Some(0.0)),
+            (&[("retry-after-ms", "1500")], Some(1.5)),
+            (
+                &[("retry-after-ms", "1500"), ("retry-after", "2")],
+                Some(2.0),
+            ),
+            (
+                &[("retry-after-ms", "2500.5"), ("retry-after", "2")],
+                Some(2.5005),
+            ),
+            (&[("retry-after-ms", "x"), ("retry-after", "2")], Some(2.0)),
+            (&[("retry-after", "-5")], None),
+            (&[("retry-after", "NaN")], None),
+            (&[("retry-after", "inf")], None),
+            (&[("retry-after", "")], None),
+            (&[("retry-after", "soon")], None),
+            (&[("retry-after", "3, 7,5")], Some(7.0)),
+            (&[("retry-after", "3"), ("retry-after", "9")], Some(9.0)),
+            (&[("retry-after", "999999999")], Some(LONGEST.as_secs_f64())),
+            (&[("retry-after", "1e300")], Some(LONGEST.as_secs_f64())),
+            (
+                &[NOW, ("retry-after", "Wed, 21 Oct 2026 07:29:30 GMT")],
+                Some(90.0),
+            ),
+            (
+                &[NOW, ("retry-after", "Wed, 21 Oct 2026 07:27:00 GMT")],
+                Some(0.0),
+            ),
+            (
+                &[NOW, ("retry-after", "Fri, 31 Dec 99999 23:59:59 GMT")],
+                None,
+            ),
+            (
+                &[NOW, ("retry-after", "Fri, 31 Dec 9998 23:59:59 GMT")],
+                Some(LONGEST.as_secs_f64()),
+            ),
+            (
+                &[NOW, ("retry-after", "Wed, 99 Oct 2026 07:29:30 GMT")],
+                None,
+            ),
+            // Not measured against the local clock.
+            (&[("retry-after", "Wed, 21 Oct 2026 07:29:30 GMT")], None),
+            (
+                &[
+                    ("date", "garbage"),
+                    ("retry-after", "Wed, 21 Oct 2026 07:29:30 GMT"),
+                ],
+                None,
+            ),
+        ];
+        for (pairs, expected) in cases {
+            assert_eq!(
+                retry_hints(&headers(pairs)).retry_after,
+                expected.map(Duration::from_secs_f64),
+                "{pairs:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn f_017_the_instruction_is_read() {
+        for (value, expected) in [
+            ("true", Some(true)),
+            ("False", Some(false)),
+            ("1", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                retry_hints(&headers(&[("x-should-retry", value)])).should_retry,
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn f_018_resets_count_only_where_nothing_is_left() {
+        let hints = |requests, tokens, more: &[(&'static str, &str)]| {
+            let mut pairs = vec![
+                ("x-ratelimit-remaining-requests", requests),
+                ("x-ratelimit-remaining-tokens", tokens),
+                ("x-ratelimit-reset-requests", "20ms"),
+                ("x-ratelimit-reset-tokens", "6m0s"),
+            ];
+            pairs.extend(more);
+            retry_hints(&headers(&pairs))
+        };
+        assert_eq!(
+            hints("0", "0", &[]).retry_after,
+            Some(Duration::from_secs(360))
+        );
+        assert_eq!(hints("0", "1", &[]).retry_after, None);
+        assert_eq!(hints("-1", "0", &[]).retry_after, None);
+        assert_eq!(
+            hints("0", "0", &[("retry-after", "1")]).retry_after,
+            Some(Duration::from_secs(1))
+        );
+        let limit = hints("-1", "7", &[]).rate_limit.unwrap();
+        assert_eq!(
+            (limit.remaining_requests, limit.remaining_tokens),
+            (None, Some(7))
+        );
+        assert_eq!(limit.reset_requests, Some(Duration::from_millis(20)));
+    }
+
+    #[test]
+    fn go_durations_are_read_or_ignored() {
+        let cases = [
+            ("1s", Some(1.0)),
+            ("20ms", Some(0.02)),
+            ("6m0s", Some(360.0)),
+            ("16m17.764s", Some(977.764)),
+            ("1h2m3s", Some(3723.0)),
+            ("1.5h", Some(5400.0)),
+            ("250us", Some(0.00025)),
+            ("9ns", Some(9e-9)),
+            ("0", Some(0.0)),
+            ("59.7", Some(59.7)),
+            ("-1", None),
+            ("", None),
+            ("s", None),
+            ("1", Some(1.0)),
+            ("1m5", None),
+            ("1d", None),
+            ("1.2.3s", None),
+            ("NaN", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(
+                go_duration(text),
+                expected.map(Duration::from_secs_f64),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_request_id_is_short_and_visible() {
+        let id = format!("req_\u{1b}[31m{}", "x".repeat(500)).into_bytes();
+        let mut map = HeaderMap::new();
+        map.insert("x-request-id", HeaderValue::from_static("req_1"));
+        assert_eq!(retry_hints(&map).request_id.as_deref(), Some("req_1"));
+        assert!(
+            HeaderValue::from_bytes(&id).is_err(),
+            "escapes do not even arrive"
+        );
+        map.insert(
+            "x-request-id",
+            HeaderValue::from_str(&"x".repeat(500)).unwrap(),
+        );
+        assert_eq!(retry_hints(&map).request_id.map(|id| id.len()), Some(128));
+    }
+
+    proptest! {
+        /// F-015, F-016: no header value panics or gives a delay over the bound.
+        #[test]
+        fn any_header_is_survived(
+            values in proptest::collection::vec((0usize..8, "[ -~]{0,24}|-?[0-9]{1,25}(\\.[0-9]{1,5})?(s|ms|m|h)?|[A-Z][a-z]{2}, [0-9]{1,2} (Oct|Feb) [0-9]{1,6} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT"), 0..8)
+        ) {
+            let names = ["retry-after", "retry-after-ms", "date", "x-ratelimit-reset-tokens", "x-ratelimit-reset-requests", "x-ratelimit-remaining-tokens", "x-ratelimit-remaining-requests", "x-should-retry"];
+            let mut map = HeaderMap::new();
+            for (name, value) in &values {
+                map.append(HeaderName::from_static(names[*name]), HeaderValue::from_str(value).unwrap());
+            }
+            let hints = retry_hints(&map);
+            prop_assert!(hints.retry_after.is_none_or(|delay| delay <= LONGEST));
+        }
+    }
+}

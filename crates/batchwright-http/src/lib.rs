@@ -24,7 +24,7 @@ pub use base_url::BaseUrl;
 pub use call::{Body, Call, Limits, Reply, StreamReply};
 pub use client::{HttpClient, HttpClientBuilder};
 pub use hints::{RetryHints, retry_hints};
-pub use lines::{Line, LineSplitter, lines};
+pub use lines::{Line, LineSplitter, lines, lines_within};
 pub use redact::{error_text, redact, redact_with};
 pub use secret::Secret;
 pub use vendor_error::VendorError;

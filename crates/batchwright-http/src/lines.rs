@@ -156,8 +156,14 @@ impl Default for LineSplitter {
     }
 }
 
-/// The lines of a body. An error of the body ends it; the unfinished line before it is dropped.
-pub fn lines(body: ByteStream, max_line: usize) -> impl Stream<Item = Result<Line>> + Send {
+/// The lines of a body, with the default cap of 64 MiB for a line. An error of the body ends it; the
+/// unfinished line before it is dropped.
+pub fn lines(body: ByteStream) -> impl Stream<Item = Result<Line>> + Send {
+    lines_within(body, MAX_LINE)
+}
+
+/// As [`lines`], with [`Line::Oversize`] for lines of more than `max_line` bytes.
+pub fn lines_within(body: ByteStream, max_line: usize) -> impl Stream<Item = Result<Line>> + Send {
     let state = Some((body, LineSplitter::with_max_line(max_line)));
     stream::unfold(state, |state| async move {
         let (mut body, mut splitter) = state?;
@@ -172,4 +178,137 @@ pub fn lines(body: ByteStream, max_line: usize) -> impl Stream<Item = Result<Lin
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use batchwright_core::{Error, ErrorKind};
+    use proptest::prelude::*;
+
+    fn split(pieces: &[&[u8]], max_line: usize) -> Vec<Line> {
+        let mut splitter = LineSplitter::with_max_line(max_line);
+        let mut lines = Vec::new();
+        for piece in pieces {
+            splitter.push(Bytes::copy_from_slice(piece));
+            while let Some(line) = splitter.next_line() {
+                lines.push(line);
+            }
+        }
+        lines.extend(splitter.finish());
+        lines
+    }
+
+    fn text(line: &str) -> Line {
+        Line::Text(Bytes::copy_from_slice(line.as_bytes()))
+    }
+
+    #[test]
+    fn f_108_bom_blank_lines_crlf_and_a_missing_line_feed() {
+        let cases: &[(&str, &[&str])] = &[
+            ("", &[]),
+            ("\n\n \t\r\n", &[]),
+            ("\u{feff}", &[]),
+            ("\u{feff}a\n\u{feff}b\n", &["a", "\u{feff}b"]),
+            ("\n\u{feff}a", &["\u{feff}a"]),
+            ("a\r\nb\r\r\nc\rd\n", &["a", "b\r", "c\rd"]),
+            ("a\u{2028}b\u{85}c\u{b}d\n", &["a\u{2028}b\u{85}c\u{b}d"]),
+            ("a\nlast", &["a", "last"]),
+            ("a\nlast\r", &["a", "last"]),
+            (" a \n", &[" a "]),
+        ];
+        for (input, expected) in cases {
+            let expected = expected.iter().map(|line| text(line)).collect::<Vec<_>>();
+            assert_eq!(split(&[input.as_bytes()], 100), expected, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn f_107_an_oversize_line_costs_only_itself() {
+        let expected = [
+            text("ab"),
+            Line::Oversize { bytes: 5 },
+            text("cd"),
+            Line::Oversize { bytes: 6 },
+        ];
+        assert_eq!(split(&[b"ab\n12345\ncd\n123456"], 4), expected);
+        assert_eq!(
+            split(&[b"a", b"b\n123", b"", b"45\nc", b"d\n12345", b"6"], 4),
+            expected
+        );
+        assert_eq!(split(&[b"1234\n"], 4), [text("1234")]);
+    }
+
+    #[test]
+    fn a_line_in_one_piece_is_not_copied() {
+        let piece = Bytes::from_static(b"first\nsecond\n");
+        let mut splitter = LineSplitter::new();
+        splitter.push(piece.clone());
+        let Some(Line::Text(line)) = splitter.next_line() else {
+            panic!("a line");
+        };
+        assert_eq!(line.as_ptr(), piece.as_ptr());
+    }
+
+    #[test]
+    fn memory_stays_under_the_cap() {
+        let mut splitter = LineSplitter::with_max_line(1000);
+        for _ in 0..1000 {
+            splitter.push(Bytes::from(vec![b'x'; 300]));
+            assert_eq!(splitter.next_line(), None);
+            assert!(splitter.carry.capacity() <= 4096);
+        }
+        assert_eq!(splitter.finish(), Some(Line::Oversize { bytes: 300_000 }));
+    }
+
+    #[tokio::test]
+    async fn f_106_an_error_ends_the_lines() {
+        let broken = || Error::new(ErrorKind::Timeout, "cut");
+        let body: ByteStream = stream::iter([
+            Ok(Bytes::from_static(b"a\nb")),
+            Err(broken()),
+            Ok("c\n".into()),
+        ])
+        .boxed();
+        let got = lines(body).collect::<Vec<_>>().await;
+        assert_eq!(got.len(), 2);
+        assert_eq!(got[0].as_ref().unwrap(), &text("a"));
+        assert!(got[1].is_err());
+        let body: ByteStream =
+            stream::iter([Ok(Bytes::from_static(b"a\nb")), Ok("c\nd".into())]).boxed();
+        let got = lines(body).map(Result::unwrap).collect::<Vec<_>>().await;
+        assert_eq!(got, [text("a"), text("bc"), text("d")]);
+    }
+
+    proptest! {
+        /// Any cutting gives the same lines, taken out eagerly or not.
+        #[test]
+        fn cutting_changes_nothing(
+            input in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b' '), Just(0xef), Just(0xbb), Just(0xbf), Just(b'x'), any::<u8>()], 0..200),
+            cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..12),
+            max_line in 0usize..40,
+        ) {
+            let mut cuts = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect::<Vec<_>>();
+            cuts.extend([0, input.len()]);
+            cuts.sort_unstable();
+            let pieces = cuts.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect::<Vec<_>>();
+            let whole = split(&[&input], max_line);
+            prop_assert_eq!(&split(&pieces, max_line), &whole);
+            let mut lazy = LineSplitter::with_max_line(max_line);
+            for piece in pieces {
+                lazy.push(Bytes::copy_from_slice(piece));
+            }
+            let mut lines = std::iter::from_fn(|| lazy.next_line()).collect::<Vec<_>>();
+            lines.extend(lazy.finish());
+            prop_assert_eq!(lines, whole);
+        }
+
+        /// What is no line end stays: joined again, nothing but ends, blanks and the mark is missing.
+        #[test]
+        fn plain_lines_come_back(lines in proptest::collection::vec("[a-z{}\":\u{2028}é]{1,20}", 0..20), end in prop_oneof![Just("\n"), Just("\r\n"), Just("\n\n")]) {
+            let input = lines.iter().map(|line| format!("{line}{end}")).collect::<String>();
+            let expected = lines.iter().map(|line| text(line)).collect::<Vec<_>>();
+            prop_assert_eq!(split(&[input.as_bytes()], 1000), expected);
+        }
+    }
 }

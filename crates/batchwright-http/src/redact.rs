@@ -2,7 +2,7 @@
 
 use crate::Secret;
 use memchr::memmem;
-use std::iter::Peekable;
+use std::{borrow::Cow, iter::Peekable};
 
 /// The most characters of a redacted text.
 const LONGEST: usize = 500;
@@ -39,15 +39,9 @@ pub fn redact(text: &str) -> String {
 
 /// As [`redact`], and removes the given secrets wherever they stand.
 pub fn redact_with(text: &str, secrets: &[&Secret]) -> String {
-    let mut text = visible(prefix(text));
-    for secret in secrets {
-        let secret = secret.expose();
-        // Shorter than any key; removing it would only tear words apart.
-        if secret.len() >= 4 && memmem::find(text.as_bytes(), secret.as_bytes()).is_some() {
-            text = text.replace(secret, REMOVED);
-        }
-    }
-    cut(without_keys(&text))
+    // Twice: an escape sequence may hide inside a key, or swallow the start of one.
+    let text = visible(&without_known(prefix(text), secrets));
+    cut(without_known(&text, secrets))
 }
 
 /// What can be shown of an answer that is not the JSON expected: HTML without its tags (F-053), other
@@ -133,6 +127,18 @@ fn skip_string(chars: &mut Peekable<impl Iterator<Item = char>>) {
     }
 }
 
+fn without_known(text: &str, secrets: &[&Secret]) -> String {
+    let mut text = Cow::Borrowed(text);
+    for secret in secrets {
+        let secret = secret.expose();
+        // Shorter than any key; removing it would only tear words apart.
+        if secret.len() >= 4 && memmem::find(text.as_bytes(), secret.as_bytes()).is_some() {
+            text = Cow::Owned(text.replace(secret, REMOVED));
+        }
+    }
+    without_keys(&text)
+}
+
 fn without_keys(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -151,7 +157,7 @@ fn without_keys(text: &str) -> String {
         }
         let lower = token.to_ascii_lowercase();
         let near = announced.is_some_and(|words| words < 4);
-        if bearer && token.len() >= 6 {
+        if bearer && token.len() >= 6 && token != "redacted" {
             out.push_str(REMOVED);
             bearer = false;
             continue;
@@ -258,4 +264,135 @@ fn cut(mut text: String) -> String {
         text.push('…');
     }
     text.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn f_203_keys_are_removed_and_words_stay() {
+        let cases = [
+            (
+                "Incorrect API key provided: sk-abcd1234efgh.",
+                "Incorrect API key provided: [redacted]",
+            ),
+            (
+                "Incorrect API key provided: sk-ab***********yz. You can find",
+                "Incorrect API key provided: [redacted] You can find",
+            ),
+            (
+                "bad key sk-ant-api03-AbCdEf_123-xyz!",
+                "bad key [redacted]!",
+            ),
+            (
+                "key=AIzaSyA1234567890abcdef, retry",
+                "key=[redacted], retry",
+            ),
+            ("gsk_0123456789abcdef", "[redacted]"),
+            (
+                "Authorization: Bearer abc.def-123",
+                "Authorization: Bearer [redacted]",
+            ),
+            (
+                "authorization: Basic dXNlcjpwYXNz",
+                "authorization: Basic [redacted]",
+            ),
+            (
+                "x-api-key: 0123456789abcdef0123456789abcdef",
+                "x-api-key: [redacted]",
+            ),
+            (
+                "secret \"aGVsbG8gd29ybGQgMTIz/+==\"",
+                "secret \"[redacted]\"",
+            ),
+            (
+                "{\"token\":\"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc\"}",
+                "{\"token\":\"[redacted]\"}",
+            ),
+            (
+                "No such File object: file-abc123DEF456ghi789",
+                "No such File object: file-abc123DEF456ghi789",
+            ),
+            (
+                "request req_0123456789abcdef0123456789abcdef failed",
+                "request req_0123456789abcdef0123456789abcdef failed",
+            ),
+            (
+                "Rate limit reached for gpt-4o-mini on tokens per min (TPM): Limit 200000",
+                "Rate limit reached for gpt-4o-mini on tokens per min (TPM): Limit 200000",
+            ),
+            ("risk-based and task-list", "risk-based and task-list"),
+        ];
+        for (input, expected) in cases {
+            assert_eq!(redact(input), expected);
+        }
+    }
+
+    #[test]
+    fn f_202_escapes_and_controls_are_removed() {
+        let cases = [
+            ("a\u{1b}[31;1mred\u{1b}[0m b", "ared b"),
+            ("a\u{1b}]52;c;ZXZpbA==\u{7}b\u{1b}]0;title\u{1b}\\c", "abc"),
+            ("a\u{9b}2Jb\u{8}\u{0}\u{7f}c", "abc"),
+            ("line\r\none\ttwo", "line one two"),
+            ("a\u{202e}b\u{200b}c", "abc"),
+            ("\u{1b}", ""),
+            ("\u{1b}[", ""),
+            ("\u{1b}\u{1b}[31mx", "x"),
+        ];
+        for (input, expected) in cases {
+            assert_eq!(redact(input), expected, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn f_192_known_secrets_are_removed_wherever_they_stand() {
+        let secret = Secret::new("Tr0ub4dor&3 with blanks".into());
+        let told = redact_with("you sent xTr0ub4dor&3 with blanksx", &[&secret]);
+        assert_eq!(told, "you sent x[redacted]x");
+        let empty = Secret::new(String::new());
+        assert_eq!(redact_with("abc", &[&empty]), "abc");
+    }
+
+    #[test]
+    fn long_text_is_cut() {
+        let told = redact(&"é ".repeat(5000));
+        assert_eq!(told.chars().count(), 500);
+        assert!(told.ends_with('…'));
+    }
+
+    #[test]
+    fn f_053_html_is_told_without_tags() {
+        let page = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title><style>a{b:c}</style>\n<script>var x = '<b>';</script></head><body><!-- <hidden> --><h1>Bad&nbsp;gateway</h1><p>Ray ID &amp; more</p></body></html>";
+        for kind in [Some("text/html; charset=UTF-8"), None] {
+            assert_eq!(
+                error_text(page.as_bytes(), kind),
+                "502 Bad Gateway Bad gateway Ray ID & more"
+            );
+        }
+        assert_eq!(error_text(b"<html", Some("text/html")), "");
+        assert_eq!(
+            error_text(b"upstream \x1b[31mdied", Some("text/plain")),
+            "upstream died"
+        );
+        assert!(error_text("é".repeat(900).as_bytes(), None).len() <= 200);
+        assert_eq!(error_text(b"", None), "");
+    }
+
+    proptest! {
+        /// F-202, F-203: whatever comes in, what goes out is short, visible and without the key.
+        #[test]
+        fn any_text_is_made_safe(text in "\\PC{0,60}[\\x00-\\x1f<>&;\u{9b}\u{9d}]{0,9}\\PC{0,60}", around in "[ \"':=,a-z\u{1b}\\[]{0,20}") {
+            for told in [redact(&text), error_text(text.as_bytes(), Some("text/html")), error_text(text.as_bytes(), None)] {
+                prop_assert!(told.chars().count() <= 500);
+                prop_assert!(!told.chars().any(char::is_control));
+            }
+            let key = "sk-proj-canary0123456789";
+            let secret = Secret::new(key.into());
+            let echo = format!("{around}{key}{text}");
+            prop_assert!(!redact_with(&echo, &[&secret]).contains("canary"));
+        }
+    }
 }

@@ -70,3 +70,34 @@ impl fmt::Debug for Secret {
         f.write_str("Secret")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f_192_nothing_prints_the_key() {
+        let secret = Secret::new(" sk-canary\n".into());
+        assert_eq!(format!("{secret:?}"), "Secret");
+        assert_eq!(secret.expose(), "sk-canary");
+        let value = secret.header_value("Bearer ").unwrap();
+        assert_eq!(value.as_bytes(), b"Bearer sk-canary");
+        assert_eq!(format!("{value:?}"), "Sensitive");
+        for bad in ["", "a\nb", "a b", "schlüssel"] {
+            let error = Secret::new(bad.into()).header_value("").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+            assert!(bad.is_empty() || !error.to_string().contains(bad));
+        }
+    }
+
+    #[test]
+    fn f_204_fingerprints_tell_keys_apart() {
+        let print = |key: &str| Secret::new(key.into()).fingerprint();
+        assert_eq!(print("sk-1"), print("sk-1"));
+        assert_ne!(print("sk-1"), print("sk-2"));
+        assert_eq!(print("sk-1").len(), 16);
+        assert!(print("sk-1").bytes().all(|byte| byte.is_ascii_hexdigit()));
+        // Fixed, since journals hold it: SHA-256 of the domain and the key.
+        assert_eq!(print("sk-canary"), "d34ad8a88a309dda");
+    }
+}

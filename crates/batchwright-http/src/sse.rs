@@ -194,3 +194,101 @@ pub fn events(body: ByteStream) -> impl Stream<Item = Result<SseEvent>> + Send {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    fn parse(pieces: &[&[u8]]) -> Vec<SseEvent> {
+        let mut parser = SseParser::new();
+        let mut events = Vec::new();
+        for piece in pieces {
+            parser.push(piece).unwrap();
+            events.extend(std::iter::from_fn(|| parser.next_event()));
+        }
+        events.extend(parser.finish());
+        events
+    }
+
+    fn event(event: &str, data: &str) -> SseEvent {
+        SseEvent {
+            event: event.into(),
+            data: data.into(),
+            id: None,
+        }
+    }
+
+    #[test]
+    fn f_058_every_line_end_comments_and_fields() {
+        let cases: &[(&str, &[SseEvent])] = &[
+            ("", &[]),
+            ("data: a\n\ndata: b\n\n", &[event("", "a"), event("", "b")]),
+            (
+                "data: a\r\rdata: b\r\n\r\n",
+                &[event("", "a"), event("", "b")],
+            ),
+            (
+                "event: error\ndata:{\"x\":1}\n\n",
+                &[event("error", "{\"x\":1}")],
+            ),
+            ("data: a\ndata:\ndata:  b\n\n", &[event("", "a\n\n b")]),
+            (": ping\n\n:\nevent: ping\n\ndata: a\n\n", &[event("", "a")]),
+            ("\u{feff}data: a\n\n", &[event("", "a")]),
+            ("data\n\n", &[event("", "")]),
+            ("retry: 5\nunknown: x\n\n", &[]),
+            // The last event's blank line is missing; a cut line is dropped.
+            ("data: [DONE]\n", &[event("", "[DONE]")]),
+            ("data: a\n\ndata: {\"half", &[event("", "a")]),
+        ];
+        for (input, expected) in cases {
+            assert_eq!(&parse(&[input.as_bytes()]), expected, "{input:?}");
+        }
+        assert_eq!(parse(&[b"id: 7\ndata: a\n\n"])[0].id.as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn f_058_split_utf_8_is_whole_again() {
+        let text = "data: é😀\r\n\r\n".as_bytes();
+        let bytes = text.chunks(1).collect::<Vec<_>>();
+        assert_eq!(parse(&bytes), [event("", "é😀")]);
+    }
+
+    #[test]
+    fn f_201_an_endless_event_is_an_error() {
+        let mut parser = SseParser::with_max_event(100);
+        let error = (0..)
+            .find_map(|_| parser.push(b"data: xxxxxxxxxx\n").err())
+            .unwrap();
+        assert!(error.is_ambiguous());
+        let mut parser = SseParser::with_max_event(100);
+        for _ in 0..1000 {
+            parser.push(b"data: xxxxxxxxxx\n\n").unwrap();
+            assert!(parser.next_event().is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_becomes_events() {
+        let body: ByteStream = stream::iter([
+            Ok(Bytes::from_static(b"data: a\n\nda")),
+            Ok("ta: b\n".into()),
+        ])
+        .boxed();
+        let got = events(body).map(Result::unwrap).collect::<Vec<_>>().await;
+        assert_eq!(got, [event("", "a"), event("", "b")]);
+    }
+
+    proptest! {
+        #[test]
+        fn cutting_changes_nothing(input in "(data: ?|event:|id: |: |[\r\n]|[a-zé\u{2028}]){0,60}", cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..12)) {
+            let input = input.as_bytes();
+            let mut cuts = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect::<Vec<_>>();
+            cuts.extend([0, input.len()]);
+            cuts.sort_unstable();
+            let pieces = cuts.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect::<Vec<_>>();
+            prop_assert_eq!(parse(&pieces), parse(&[input]));
+        }
+    }
+}

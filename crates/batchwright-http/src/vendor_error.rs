@@ -98,7 +98,9 @@ fn read(value: &Value, depth: u8) -> Option<VendorError> {
                 param: get(&["param"])
                     .and_then(word)
                     .or_else(|| get(&["loc"]).and_then(path)),
-                status: get(&["status", "status_code", "statusCode", "code"]).and_then(status),
+                status: ["status", "status_code", "statusCode", "code"]
+                    .iter()
+                    .find_map(|name| fields.get(*name).and_then(status)),
                 ..VendorError::default()
             };
             if let Some(words) = get(&["status"])
@@ -190,4 +192,186 @@ fn status(value: &Value) -> Option<u16> {
 
 fn short(text: &str) -> String {
     redact(text).chars().take(LONGEST_WORD).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// `message | code | kind | param | status`, `-` where absent.
+    fn told(error: Option<VendorError>) -> String {
+        let Some(error) = error else {
+            return "nothing".into();
+        };
+        let status = error.status.map(|status| status.to_string());
+        [error.message, error.code, error.kind, error.param, status]
+            .map(|part| part.unwrap_or_else(|| "-".into()))
+            .join(" | ")
+    }
+
+    #[test]
+    fn f_055_the_gallery_of_shapes() {
+        let cases = [
+            (
+                r#"{"error":{"message":"slow down","type":"tokens","param":null,"code":"rate_limit_exceeded"}}"#,
+                "slow down | rate_limit_exceeded | tokens | - | -",
+            ),
+            (
+                r#"{"error":{"message":"too long","type":"invalid_request_error","param":"messages","code":null}}"#,
+                "too long | - | invalid_request_error | messages | -",
+            ),
+            (r#"{"error":"text"}"#, "text | - | - | - | -"),
+            (
+                r#"{"error":"text","code":17,"message":"more"}"#,
+                "text | 17 | - | - | -",
+            ),
+            (
+                r#"{"detail":"Input file not found"}"#,
+                "Input file not found | - | - | - | -",
+            ),
+            (
+                r#"{"detail":[{"loc":["body","messages",0],"msg":"field required","type":"value_error.missing"}]}"#,
+                "field required | - | value_error.missing | body.messages.0 | -",
+            ),
+            (
+                r#"{"message":"No such model","type":"NotFoundError","code":404}"#,
+                "No such model | 404 | NotFoundError | - | 404",
+            ),
+            (
+                r#"{"errors":[{"message":"first"},{"message":"second"}]}"#,
+                "first | - | - | - | -",
+            ),
+            (
+                r#"{"object":"error","message":"m","code":40303}"#,
+                "m | 40303 | - | - | -",
+            ),
+            (
+                r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
+                "Overloaded | - | overloaded_error | - | -",
+            ),
+            (
+                r#"[{"error":{"code":429,"message":"Quota","status":"RESOURCE_EXHAUSTED"}}]"#,
+                "Quota | 429 | RESOURCE_EXHAUSTED | - | 429",
+            ),
+            (
+                r#"{"error":{"message":"Provider returned error","code":502,"metadata":{"raw":"x"}}}"#,
+                "Provider returned error | 502 | - | - | 502",
+            ),
+            (
+                r#"{"error":{"message":"{\"error\":{\"message\":\"inner\",\"code\":\"c\"}}","code":"outer"}}"#,
+                "inner | c | - | - | -",
+            ),
+            (
+                r#"{"status":"error","error_description":"expired","error":null}"#,
+                "expired | - | error | - | -",
+            ),
+            (
+                r#"{"error":{"code":"model_not_found"}}"#,
+                "- | model_not_found | - | - | -",
+            ),
+            (
+                r#"{"error":{"message":"bad key sk-canary12345"}}"#,
+                "bad key [redacted] | - | - | - | -",
+            ),
+            ("\u{feff}{\"error\":\"bom\"}", "bom | - | - | - | -"),
+            (r#"{"error":{}}"#, "nothing"),
+            (r#"{"error":null}"#, "nothing"),
+            ("null", "nothing"),
+            ("[]", "nothing"),
+            ("{}", "nothing"),
+            ("", "nothing"),
+            ("<html>", "nothing"),
+            (r#"{"error":true}"#, "nothing"),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(
+                told(VendorError::from_body(body.as_bytes())),
+                expected,
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn f_050_f_054_a_success_with_an_error_is_found_and_a_null_is_none() {
+        let found = VendorError::in_success(
+            br#"{"error":{"message":"Provider returned error","code":429}}"#,
+        );
+        assert_eq!(found.unwrap().status, Some(429));
+        for body in [
+            &br#"{"error":null,"choices":[]}"#[..],
+            br#"{"message":"hello","type":"message"}"#,
+            br#"{"choices":[{"message":{"content":"an \"error\": in the text"}}]}"#,
+            br#"[{"error":"x"}]"#,
+            b"",
+        ] {
+            assert_eq!(VendorError::in_success(body), None);
+        }
+    }
+
+    #[test]
+    fn f_059_depth_and_length_are_bounded() {
+        let deep = [r#"{"error":"#.repeat(5000), "1".into(), "}".repeat(5000)].concat();
+        assert_eq!(VendorError::from_body(deep.as_bytes()), None);
+        let deep = [r#"{"error":"#.repeat(100), r#""x""#.into(), "}".repeat(100)].concat();
+        assert_eq!(VendorError::from_body(deep.as_bytes()), None);
+        let long = format!(
+            r#"{{"error":{{"message":"{0}","code":"{0}"}}}}"#,
+            "long ".repeat(10_000)
+        );
+        let error = VendorError::from_body(long.as_bytes()).unwrap();
+        assert!(error.message.unwrap().chars().count() <= 500);
+        assert!(error.code.unwrap().chars().count() <= LONGEST_WORD);
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC{0,20}|\\{\"error\":[0-9]\\}|[45][0-9]{2}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(6, 64, 6, |inner| {
+            let name = prop_oneof![
+                Just("error"),
+                Just("errors"),
+                Just("detail"),
+                Just("message"),
+                Just("msg"),
+                Just("code"),
+                Just("type"),
+                Just("status"),
+                Just("param"),
+                Just("loc"),
+                Just("x")
+            ]
+            .prop_map(String::from);
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::vec((name, inner), 0..5)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn f_055_any_json_is_survived(value in any_json()) {
+            let body = value.to_string();
+            VendorError::in_success(body.as_bytes());
+            if let Some(error) = VendorError::from_body(body.as_bytes()) {
+                prop_assert!(!error.is_empty());
+                prop_assert!(error.text().chars().count() <= 500);
+                prop_assert!(error.status.is_none_or(|status| (400..600).contains(&status)));
+            }
+        }
+
+        #[test]
+        fn f_055_any_bytes_are_survived(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            VendorError::from_body(&body);
+            VendorError::in_success(&body);
+        }
+    }
 }
