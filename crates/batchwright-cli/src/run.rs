@@ -109,7 +109,10 @@ pub(crate) async fn go(
     };
     let provider = environment::provider(&spec.provider, pairs, args.concurrency)?;
     let lane = lane_provider(spec.lane, &provider);
-    let options = run_options(args, spec.sandbox, chunk_rows)?;
+    let mut options = run_options(args, spec.sandbox, chunk_rows)?;
+    if results.unordered {
+        options.live = Some(results.clone());
+    }
     announce(name, &job, args, &options.prices);
     let control = JobControl::default();
     if cancel {
@@ -123,7 +126,9 @@ pub(crate) async fn go(
     if let Some(emulator) = emulator {
         emulator.shutdown().await;
     }
-    let written = if report.is_complete() {
+    let written = if report.written.is_some() {
+        report.written
+    } else if report.is_complete() {
         let writing = results.clone();
         Some(
             tokio::task::spawn_blocking(move || {

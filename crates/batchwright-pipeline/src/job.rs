@@ -16,7 +16,7 @@ use crate::{Fingerprint, RequestBuilder, Source, Template};
 use batchwright_core::{
     BatchProvider, ChatProvider, Error, ErrorKind, PriceTable, Request, Result,
 };
-use batchwright_ledger::{Ledger, OutcomeLog, Scan};
+use batchwright_ledger::{Ledger, OutcomeLog, RowSet, Scan};
 use batchwright_realtime::PoolOptions;
 use batchwright_router::RouterOptions;
 use std::{
@@ -25,11 +25,14 @@ use std::{
     path::Path,
     sync::Arc,
 };
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 const SPEC: &str = "spec";
 const ROWS: &str = "rows";
 const TAG: &str = "tag";
+/// Ended rows that wait to be written as they end; a slow reader slows the job beyond it.
+const LIVE_BOUND: usize = 64;
 const TOKENS: &str = "estimated_input_tokens";
 
 /// A job and its folder. Holding one is holding the folder's lock: no other process can run the job.
@@ -64,6 +67,9 @@ pub struct RunOptions {
     pub chunk_rows: Option<u64>,
     /// Prices for what outcomes cost.
     pub prices: Arc<PriceTable>,
+    /// Where rows are written as they end, in whatever order they do; JSONL only. Without it results are
+    /// written afterwards, by [`Job::write_results`].
+    pub live: Option<ResultsOptions>,
 }
 
 impl Default for RunOptions {
@@ -73,6 +79,7 @@ impl Default for RunOptions {
             router: RouterOptions::default(),
             chunk_rows: None,
             prices: Arc::new(PriceTable::builtin()),
+            live: None,
         }
     }
 }
@@ -99,6 +106,8 @@ pub struct JobReport {
     pub stopped: Option<Error>,
     /// Chunks for which a person must decide, and why.
     pub held: Vec<(u32, String)>,
+    /// What was written as rows ended, where the job is complete and that was asked for.
+    pub written: Option<WrittenResults>,
 }
 
 impl JobReport {
@@ -255,52 +264,98 @@ impl Job {
             state.cost = scan.cost;
             state.cost_unknown = scan.cost_unknown;
         });
+        let live = match options.live.clone() {
+            Some(live) => Some(self.open_live(live).await?),
+            None => None,
+        };
         if scan.finished.len() >= self.rows {
+            let written = match live {
+                Some(results) => Some(blocking(move || results.finish()).await?),
+                None => None,
+            };
             return Ok(JobReport {
                 rows: self.rows,
                 scan,
                 stopped: None,
                 held: Vec::new(),
+                written,
             });
         }
         let ledger = self.ledger.clone();
         let log = blocking(move || ledger.outcome_log()).await?;
-        let ended = match provider {
-            LaneProvider::Realtime(provider) => {
-                realtime::run(
-                    self,
-                    provider,
-                    &options,
-                    &control,
-                    &progress,
-                    scan.finished,
-                    log.clone(),
+        let stop = control.stop.child_token();
+        let (live, writer) = match live {
+            Some(results) => {
+                let (sender, lines) = mpsc::channel(LIVE_BOUND);
+                (
+                    Some(sender),
+                    Some(blocking(move || write_live(results, lines))),
                 )
-                .await
             }
-            LaneProvider::Batch(provider) => {
-                batch::run(
-                    self,
-                    provider,
-                    &options,
-                    &control,
-                    &progress,
-                    scan.finished,
-                    log.clone(),
-                )
-                .await
+            None => (None, None),
+        };
+        let running = Running {
+            options,
+            control: JobControl {
+                stop: stop.clone(),
+                cancel: control.cancel,
+            },
+            progress,
+            log: log.clone(),
+            live,
+            finished: scan.finished,
+        };
+        let lane = async {
+            match provider {
+                LaneProvider::Realtime(provider) => realtime::run(self, provider, running).await,
+                LaneProvider::Batch(provider) => batch::run(self, provider, running).await,
             }
         };
-        finish_log(log).await?;
-        let ended = ended?;
+        let writer = async {
+            let Some(writer) = writer else {
+                return Ok(None);
+            };
+            let results = writer.await;
+            if results.is_err() {
+                // Nobody reads the results any more: what is in flight ends and is kept, and that is all.
+                stop.cancel();
+            }
+            results.map(Some)
+        };
+        let (ended, results) = tokio::join!(lane, writer);
+        log.finish().await?;
+        let (ended, results) = (ended?, results?);
         let ledger = self.ledger.clone();
         let scan = blocking(move || ledger.scan()).await?;
+        let written = match results {
+            Some(results) if scan.finished.len() >= self.rows => {
+                Some(blocking(move || results.finish()).await?)
+            }
+            _ => None,
+        };
         Ok(JobReport {
             rows: self.rows,
             scan,
             stopped: ended.stopped,
             held: ended.held,
+            written,
         })
+    }
+
+    /// Opens results that are written as rows end, and writes those of earlier runs.
+    async fn open_live(&self, options: ResultsOptions) -> Result<results::Results> {
+        let (ledger, spec) = (self.ledger.clone(), self.spec.clone());
+        blocking(move || {
+            let mut results = results::Results::open(&ledger, &spec, &options)?;
+            if !results.takes_any_order() {
+                let message =
+                    "results that repeat the input's columns are written in its order; write JSONL";
+                return Err(Error::new(ErrorKind::ConfigInvalid, message));
+            }
+            results.write_earlier(&ledger)?;
+            Ok(results)
+        })
+        .await
     }
 
     /// Writes the results of every row that has an outcome. Blocks.
@@ -352,6 +407,21 @@ impl fmt::Debug for LaneProvider {
             Self::Batch(provider) => write!(f, "Batch({})", provider.name()),
         }
     }
+}
+
+/// A row and the line of its outcome.
+type LiveLine = (u64, Vec<u8>);
+
+/// What a lane works with.
+struct Running {
+    options: RunOptions,
+    control: JobControl,
+    progress: Arc<JobProgress>,
+    log: OutcomeLog,
+    /// Where rows go as they end, once their outcome is durable.
+    live: Option<mpsc::Sender<LiveLine>>,
+    /// Rows that had their outcome when this run began.
+    finished: RowSet,
 }
 
 /// How a lane's run ended.
@@ -425,8 +495,15 @@ async fn blocking<T: Send + 'static>(
     })?
 }
 
-async fn finish_log(log: OutcomeLog) -> Result<()> {
-    log.finish().await
+/// Writes rows as their outcomes become durable, until no lane sends any more.
+fn write_live(
+    mut results: results::Results,
+    mut lines: mpsc::Receiver<LiveLine>,
+) -> Result<results::Results> {
+    while let Some((row, line)) = lines.blocking_recv() {
+        results.write(row, &line)?;
+    }
+    Ok(results)
 }
 
 /// 10 of `a-z` and `0-9`, for a tag that no other job has.

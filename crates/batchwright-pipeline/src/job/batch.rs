@@ -1,8 +1,7 @@
 //! The batch lane of a job: rows into sealed chunks, chunks through the router, results into segments.
 
 use super::{
-    Job, JobControl, JobProgress, JobSpec, LaneEnd, RunOptions, blocking, open_source,
-    request_builder,
+    Job, JobProgress, JobSpec, LaneEnd, LiveLine, Running, blocking, open_source, request_builder,
 };
 use async_trait::async_trait;
 use batchwright_core::{
@@ -36,12 +35,16 @@ const LINE_CAP: u64 = 64 * 1024 * 1024;
 pub(super) async fn run(
     job: &Job,
     provider: Arc<dyn BatchProvider>,
-    options: &RunOptions,
-    control: &JobControl,
-    progress: &Arc<JobProgress>,
-    finished: RowSet,
-    log: OutcomeLog,
+    running: Running,
 ) -> Result<LaneEnd> {
+    let Running {
+        options,
+        control,
+        progress,
+        log,
+        live,
+        finished,
+    } = running;
     let mut router =
         BatchRouter::new(options.router.clone()).with_prices(Arc::clone(&options.prices));
     router.register(Arc::clone(&provider))?;
@@ -51,7 +54,8 @@ pub(super) async fn run(
         job: job.tag.clone(),
         json_output: job.spec().wants_json(),
         prices: Arc::clone(&options.prices),
-        progress: Arc::clone(progress),
+        progress: Arc::clone(&progress),
+        live,
         given: Arc::new(Mutex::new(finished)),
     });
     let (chunk_sender, mut chunks) = mpsc::channel(CHUNK_BOUND);
@@ -61,7 +65,7 @@ pub(super) async fn run(
         job: job.tag.clone(),
         provider,
         chunk_rows: options.chunk_rows,
-        progress: Arc::clone(progress),
+        progress: Arc::clone(&progress),
         chunks: chunk_sender,
     };
     let mut hand = Control::default();
@@ -74,7 +78,7 @@ pub(super) async fn run(
     let driver = router.drive(chunks, store, hand, event_sender);
     let watcher = async {
         while let Some(event) = events.recv().await {
-            watch(progress, event);
+            watch(&progress, event);
         }
     };
     let sealer = async {
@@ -264,6 +268,7 @@ struct LedgerStore {
     json_output: bool,
     prices: Arc<PriceTable>,
     progress: Arc<JobProgress>,
+    live: Option<mpsc::Sender<LiveLine>>,
     /// Rows that have their outcome.
     given: Arc<Mutex<RowSet>>,
 }
@@ -337,6 +342,7 @@ impl ChunkStore for LedgerStore {
             json_output: self.json_output,
             prices: Arc::clone(&self.prices),
             progress: Arc::clone(&self.progress),
+            live: self.live.clone(),
             given: Arc::clone(&self.given),
             chunk,
             attempt,
@@ -369,6 +375,7 @@ struct Merging {
     json_output: bool,
     prices: Arc<PriceTable>,
     progress: Arc<JobProgress>,
+    live: Option<mpsc::Sender<LiveLine>>,
     given: Arc<Mutex<RowSet>>,
     chunk: u32,
     attempt: u32,
@@ -378,6 +385,59 @@ impl Merging {
     fn run(&self, merge: Merge) -> Result<MergeReport> {
         let ids = self.ledger.chunk_rows(self.chunk)?.load()?;
         let all = ids.len() as u64;
+        let mut fresh = RowSet::new();
+        let mut bulk = self.log.bulk();
+        let mut line = Vec::new();
+        let missing = self.outcomes(&merge, &ids, &mut |row, outcome| {
+            // A merge is done again after a crash, or when lines were missing; what was given stays.
+            if self
+                .given
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(row)
+            {
+                self.record(row, outcome, &ids, &mut line);
+                bulk.push(&line)?;
+                self.progress.record(outcome);
+                if self.live.is_some() {
+                    fresh.insert(row);
+                }
+            }
+            Ok(())
+        })?;
+        bulk.finish()?;
+        if let Some(live) = &self.live {
+            // Durable before visible: the files are read again, so that nothing has to be kept meanwhile.
+            self.outcomes(&merge, &ids, &mut |row, outcome| {
+                if fresh.remove(row) {
+                    self.record(row, outcome, &ids, &mut line);
+                    // Where nobody takes it, whoever did tells why.
+                    let _ = live.blocking_send((row, line.clone()));
+                }
+                Ok(())
+            })?;
+        }
+        Ok(MergeReport::new(all - missing, missing))
+    }
+
+    fn record(&self, row: u64, outcome: &Outcome, ids: &RowIds, line: &mut Vec<u8>) {
+        line.clear();
+        OutcomeRecord::write(
+            row,
+            ids.get(row).unwrap_or_default(),
+            outcome,
+            self.json_output,
+            line,
+        );
+    }
+
+    /// Visits every row's outcome once; returns how many rows have none.
+    fn outcomes(
+        &self,
+        merge: &Merge,
+        ids: &RowIds,
+        visit: &mut dyn FnMut(u64, &Outcome) -> Result<()>,
+    ) -> Result<u64> {
         let sealed = self
             .ledger
             .chunks()?
@@ -387,53 +447,45 @@ impl Merging {
             .map(|state| (state.provider, state.model))
             .unwrap_or_default();
         let origin = Origin::new(&provider, &model, Arc::clone(&self.prices));
-        let mut writer = Writer {
-            merging: self,
-            bulk: self.log.bulk(),
-            ids: &ids,
-            line: Vec::new(),
-        };
         match merge {
             Merge::Results {
                 provider,
                 handle,
                 rest,
             } => {
-                let origin = origin.bought(&handle, self.attempt);
+                let origin = origin.bought(handle, self.attempt);
                 let rows: Vec<u64> = ids.iter().map(|(row, _)| row).collect();
                 let mut join = Join::new(provider.as_ref(), self.prefix, &rows, &origin);
-                let missing = self.join(&mut join, &mut writer)?;
-                if !missing.is_empty() && rest.is_none() {
-                    writer.bulk.finish()?;
-                    return Ok(MergeReport::new(
-                        all - missing.len() as u64,
-                        missing.len() as u64,
-                    ));
-                }
-                let rest = rest.unwrap_or(Ending::Missing);
-                for row in missing {
-                    writer.give(row, &origin.outcome(rest.clone()))?;
+                self.join(&mut join, visit)?;
+                let Some(rest) = rest else {
+                    return Ok(join.missing().count() as u64);
+                };
+                for row in join.missing() {
+                    visit(row, &origin.outcome(rest.clone()))?;
                 }
             }
             Merge::Refused { error, faults } => {
                 // Lines of a chunk are in the order of its rows.
                 for (line, (row, _)) in (1u64..).zip(ids.iter()) {
-                    let error = refused_row(&error, &faults, line);
-                    writer.give(row, &origin.outcome(Ending::Failed(error)))?;
+                    let error = refused_row(error, faults, line);
+                    visit(row, &origin.outcome(Ending::Failed(error)))?;
                 }
             }
             Merge::Cancelled => {
                 for (row, _) in ids.iter() {
-                    writer.give(row, &origin.outcome(Ending::Cancelled))?;
+                    visit(row, &origin.outcome(Ending::Cancelled))?;
                 }
             }
         }
-        writer.bulk.finish()?;
-        Ok(MergeReport::new(all, 0))
+        Ok(0)
     }
 
-    /// Gives every row its outcome that a file holds a line for; returns the others.
-    fn join(&self, join: &mut Join<'_>, writer: &mut Writer<'_>) -> Result<Vec<u64>> {
+    /// Visits every row's outcome that a file holds a line for.
+    fn join(
+        &self,
+        join: &mut Join<'_>,
+        visit: &mut dyn FnMut(u64, &Outcome) -> Result<()>,
+    ) -> Result<()> {
         let files = downloads(&self.ledger, self.chunk)?;
         let mut aside = self
             .ledger
@@ -449,7 +501,7 @@ impl Merging {
                 let path = self.ledger.raw_path(file)?;
                 each_line(&path, |line| {
                     match join.line(line) {
-                        Joined::Row(row, outcome) => writer.give(row, &outcome)?,
+                        Joined::Row(row, outcome) => visit(row, &outcome)?,
                         Joined::Unknown => aside.push(line)?,
                         Joined::Passed => {}
                     }
@@ -458,40 +510,6 @@ impl Merging {
             }
         }
         aside.finish()?;
-        Ok(join.missing().collect())
-    }
-}
-
-struct Writer<'m> {
-    merging: &'m Merging,
-    bulk: batchwright_ledger::BulkWriter,
-    ids: &'m RowIds,
-    line: Vec<u8>,
-}
-
-impl Writer<'_> {
-    fn give(&mut self, row: u64, outcome: &Outcome) -> Result<()> {
-        // A merge is done again after a crash, or when lines were missing; what was given stays.
-        if !self
-            .merging
-            .given
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(row)
-        {
-            return Ok(());
-        }
-        let custom_id = self.ids.get(row).unwrap_or_default();
-        self.line.clear();
-        OutcomeRecord::write(
-            row,
-            custom_id,
-            outcome,
-            self.merging.json_output,
-            &mut self.line,
-        );
-        self.bulk.push(&self.line)?;
-        self.merging.progress.record(outcome);
         Ok(())
     }
 }

@@ -1,8 +1,6 @@
 //! The realtime lane of a job: rows through the pool, intents and outcomes through the segments.
 
-use super::{
-    Job, JobControl, JobProgress, LaneEnd, RunOptions, blocking, open_source, request_builder,
-};
+use super::{Job, JobProgress, LaneEnd, LiveLine, Running, blocking, open_source, request_builder};
 use async_trait::async_trait;
 use batchwright_core::{ChatProvider, Ending, Error, Outcome, Result};
 use batchwright_ledger::{OutcomeLog, OutcomeRecord, RowSet};
@@ -17,12 +15,16 @@ const READ_AHEAD: usize = 64;
 pub(super) async fn run(
     job: &Job,
     provider: Arc<dyn ChatProvider>,
-    options: &RunOptions,
-    control: &JobControl,
-    progress: &Arc<JobProgress>,
-    finished: RowSet,
-    log: OutcomeLog,
+    running: Running,
 ) -> Result<LaneEnd> {
+    let Running {
+        options,
+        control,
+        progress,
+        log,
+        live,
+        finished,
+    } = running;
     let (sender, mut receiver) = mpsc::channel::<Result<WorkItem>>(READ_AHEAD);
     let spec = job.spec().clone();
     let reader = blocking(move || {
@@ -65,7 +67,14 @@ pub(super) async fn run(
         loop {
             tokio::select! {
                 next = run.next() => match next {
-                    Some(finished) => progress.record(&finished.outcome),
+                    Some(finished) => {
+                        progress.record(&finished.outcome);
+                        if let Some(live) = &live {
+                            let line = record(finished.row, &finished.outcome, json_output);
+                            // Where nobody takes it, whoever did tells why.
+                            let _ = live.send((finished.row, line)).await;
+                        }
+                    }
                     None => break,
                 },
                 () = cancel.cancelled(), if !stop.is_cancelled() => stop.cancel(),
@@ -82,7 +91,7 @@ pub(super) async fn run(
         end.stopped = Some(error);
     }
     if control.cancel.is_cancelled() && end.stopped.is_none() {
-        cancel_rest(job, progress, finished, log).await?;
+        cancel_rest(job, &progress, finished, log, live).await?;
     }
     Ok(end)
 }
@@ -93,6 +102,7 @@ async fn cancel_rest(
     progress: &Arc<JobProgress>,
     finished: RowSet,
     log: OutcomeLog,
+    live: Option<mpsc::Sender<LiveLine>>,
 ) -> Result<()> {
     let (spec, ledger, progress) = (
         job.spec().clone(),
@@ -104,17 +114,18 @@ async fn cancel_rest(
         let mut finished = finished;
         finished.extend(ledger.scan()?.finished.iter());
         let mut writer = log.bulk();
-        let mut line = Vec::new();
         for row in open_source(&spec)? {
             let row = row.map_err(Error::from)?;
             if finished.contains(row.number()) {
                 continue;
             }
             let outcome = Outcome::new(builder.build(&row)?.custom_id, Ending::Cancelled);
-            line.clear();
-            OutcomeRecord::write(row.number(), &outcome.custom_id, &outcome, false, &mut line);
+            let line = record(row.number(), &outcome, false);
             writer.push(&line)?;
             progress.record(&outcome);
+            if let Some(live) = &live {
+                let _ = live.blocking_send((row.number(), line));
+            }
         }
         writer.finish()
     })
@@ -134,14 +145,14 @@ impl DispatchLog for SegmentLog {
     }
 
     async fn finished(&self, row: u64, outcome: &Outcome) -> Result<()> {
-        let mut line = Vec::with_capacity(1024);
-        OutcomeRecord::write(
-            row,
-            &outcome.custom_id,
-            outcome,
-            self.json_output,
-            &mut line,
-        );
-        self.log.append(line).await
+        self.log
+            .append(record(row, outcome, self.json_output))
+            .await
     }
+}
+
+fn record(row: u64, outcome: &Outcome, json_output: bool) -> Vec<u8> {
+    let mut line = Vec::with_capacity(1024);
+    OutcomeRecord::write(row, &outcome.custom_id, outcome, json_output, &mut line);
+    line
 }

@@ -42,48 +42,83 @@ pub struct WrittenResults {
     pub missing: u64,
 }
 
+/// Writes what the job has, in the input's order or in the one it came in.
 pub(super) fn write(
     ledger: &Ledger,
     spec: &JobSpec,
     options: &ResultsOptions,
 ) -> Result<WrittenResults> {
-    let total = stored_rows(ledger)?;
-    let header = open_source(spec)?.header().map(<[String]>::to_vec);
-    let mut settings = SinkOptions::default().with_guard_formulas(options.safe_csv);
-    if let Some(columns) = header {
-        settings = settings.with_columns(columns);
+    let mut results = Results::open(ledger, spec, options)?;
+    if options.unordered && results.source.is_none() {
+        results.write_earlier(ledger)?;
+    } else {
+        ledger
+            .index()?
+            .for_each_in_order(|row, line| results.write(row, line))?;
     }
-    let mut sink = Sink::create(&options.target, &settings)?;
-    // Only CSV that repeats the input's columns needs the input again.
-    let mut source = match (sink.columns(), &settings.columns) {
-        (Some(_), Some(_)) => Some(open_source(spec)?),
-        _ => None,
-    };
-    let in_step = source.is_some();
-    let mut written = WrittenResults::default();
-    let mut one = |row: u64, line: &[u8]| {
-        let record = OutcomeRecord::parse(line)?;
-        written.rows += 1;
-        written.unsuccessful += u64::from(!record.is_success());
-        match &mut source {
-            Some(source) => {
-                let input = input_row(source, row)?;
-                sink.write(Some(&input), &record)
-            }
-            None => sink.write(None, &record),
+    results.finish()
+}
+
+/// A results file being written.
+pub(super) struct Results {
+    sink: Sink,
+    /// The input once more, for CSV that repeats its columns.
+    source: Option<Source>,
+    total: u64,
+    written: WrittenResults,
+}
+
+impl Results {
+    pub(super) fn open(ledger: &Ledger, spec: &JobSpec, options: &ResultsOptions) -> Result<Self> {
+        let total = stored_rows(ledger)?;
+        let header = open_source(spec)?.header().map(<[String]>::to_vec);
+        let mut settings = SinkOptions::default().with_guard_formulas(options.safe_csv);
+        if let Some(columns) = header {
+            settings = settings.with_columns(columns);
         }
-    };
-    if options.unordered && !in_step {
+        let sink = Sink::create(&options.target, &settings)?;
+        let source = match (sink.columns(), &settings.columns) {
+            (Some(_), Some(_)) => Some(open_source(spec)?),
+            _ => None,
+        };
+        Ok(Self {
+            sink,
+            source,
+            total,
+            written: WrittenResults::default(),
+        })
+    }
+
+    /// Whether rows can be written in any order.
+    pub(super) fn takes_any_order(&self) -> bool {
+        self.source.is_none()
+    }
+
+    /// Writes every row that has an outcome, in the order they came.
+    pub(super) fn write_earlier(&mut self, ledger: &Ledger) -> Result<()> {
         for outcome in ledger.unordered()? {
             let (row, line) = outcome?;
-            one(row, &line)?;
+            self.write(row, &line)?;
         }
-    } else {
-        ledger.index()?.for_each_in_order(one)?;
+        Ok(())
     }
-    written.missing = total.saturating_sub(written.rows);
-    sink.finish()?;
-    Ok(written)
+
+    pub(super) fn write(&mut self, row: u64, line: &[u8]) -> Result<()> {
+        let record = OutcomeRecord::parse(line)?;
+        self.written.rows += 1;
+        self.written.unsuccessful += u64::from(!record.is_success());
+        let input = match &mut self.source {
+            Some(source) => Some(input_row(source, row)?),
+            None => None,
+        };
+        self.sink.write(input.as_ref(), &record)
+    }
+
+    pub(super) fn finish(mut self) -> Result<WrittenResults> {
+        self.written.missing = self.total.saturating_sub(self.written.rows);
+        self.sink.finish()?;
+        Ok(self.written)
+    }
 }
 
 /// Reads on to row number `row`.
