@@ -137,6 +137,23 @@ impl OutcomeLog {
         self.send(line, 0, 1).await
     }
 
+    /// Records that the last intents of these rows cost nothing: they were not carried out, or refused
+    /// without work. The rows are then not named among those that may have been billed.
+    ///
+    /// # Errors
+    /// As [`OutcomeLog::append`].
+    ///
+    /// # Cancel safety
+    /// A dropped call may or may not have been written; without it rows are named that cost nothing.
+    pub async fn withdraw(&self, rows: &[u64]) -> Result<()> {
+        let mut lines = Vec::new();
+        for row in rows {
+            record::write_withdrawn(*row, &mut lines);
+            lines.push(b'\n');
+        }
+        self.send(lines, 0, 0).await
+    }
+
     /// Appends an outcome made by [`crate::OutcomeRecord::write`], durable on return; only then may it be
     /// shown to anybody.
     ///

@@ -433,6 +433,8 @@ pub(crate) struct Summary<'a> {
     row: Option<u64>,
     #[serde(default)]
     intent: Option<u64>,
+    #[serde(default)]
+    withdrawn: Option<u64>,
     #[serde(borrow, default)]
     pub(crate) status: &'a str,
     #[serde(default)]
@@ -451,8 +453,17 @@ struct SummaryProvenance {
 
 /// What a segment's line says.
 pub(crate) enum Entry<'a> {
-    Intent { row: u64 },
-    Outcome { row: u64, summary: Summary<'a> },
+    Intent {
+        row: u64,
+    },
+    /// The row's last intent was not carried out, or was answered by a refusal that cost nothing.
+    Withdrawn {
+        row: u64,
+    },
+    Outcome {
+        row: u64,
+        summary: Summary<'a>,
+    },
 }
 
 impl Summary<'_> {
@@ -470,15 +481,19 @@ impl<'a> Entry<'a> {
     pub(crate) fn parse(line: &'a [u8]) -> Result<Self, String> {
         let summary: Summary<'_> = serde_json::from_slice(line)
             .map_err(|error| format!("it is no outcome ({:?} error)", error.classify()))?;
-        let entry = match (summary.row, summary.intent) {
-            (Some(row), None) => {
+        let entry = match (summary.row, summary.intent, summary.withdrawn) {
+            (Some(row), None, None) => {
                 check(summary.v, row, summary.status)
                     .map_err(|error| error.message().to_owned())?;
                 Self::Outcome { row, summary }
             }
-            (None, Some(row)) => {
+            (None, Some(row), None) => {
                 check(summary.v, row, "missing").map_err(|error| error.message().to_owned())?;
                 Self::Intent { row }
+            }
+            (None, None, Some(row)) => {
+                check(summary.v, row, "missing").map_err(|error| error.message().to_owned())?;
+                Self::Withdrawn { row }
             }
             _ => return Err("it is neither an outcome nor an intent".to_owned()),
         };

@@ -132,6 +132,9 @@ impl Scan {
         while let Some((segment, _, entry)) = segments.next()? {
             sent.enter(epochs[segment]);
             match entry {
+                Entry::Withdrawn { row } => {
+                    sent.open.remove(row);
+                }
                 Entry::Intent { row } => {
                     scan.intents += 1;
                     sent.intent(row);

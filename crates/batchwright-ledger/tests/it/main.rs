@@ -1,5 +1,8 @@
 //! What a job folder promises, through the public API.
-#![allow(clippy::unwrap_used, reason = "a failed test is the right place to panic")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed test is the right place to panic"
+)]
 
 mod chunks;
 mod crash;
