@@ -179,7 +179,8 @@ impl HttpClient {
             fresh_connection,
         } = call;
         let deadline = Deadline::after(limits.total);
-        let busy = self.0.tally.start();
+        // A connection of its own never reaches the pool, so the tally is not told of it.
+        let busy = (!fresh_connection).then(|| self.0.tally.start());
         let upload = Arc::new(Upload::new());
         let pair = if is_loopback(&url) {
             &self.0.local
@@ -207,7 +208,6 @@ impl HttpClient {
                 Some(file_body(operation, prefix, &path, len, suffix, Arc::clone(&upload)).await?)
             }
         };
-        let origin = url.clone();
         let mut request = reqwest::Request::new(method, url);
         *request.headers_mut() = headers;
         *request.body_mut() = body;
@@ -218,7 +218,7 @@ impl HttpClient {
             deadline,
         )
         .await;
-        let response = match response {
+        let mut response = match response {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
                 return Err(failure::of_transport(operation, error, upload.fault()));
@@ -226,14 +226,12 @@ impl HttpClient {
             Err(waited) => return Err(failure::timeout(operation, "no answer", waited)),
         };
         let status = response.status().as_u16();
-        if let Some(error) = failure::of_misdirection(operation, &response, &origin) {
+        if let Some(error) = failure::of_misdirection(operation, &response) {
             return Err(error);
         }
         let cap = limits.body_cap(status);
-        let mut response = response;
         let mut headers = std::mem::take(response.headers_mut());
-        let keeps_alive = !fresh_connection
-            && response.version() >= Version::HTTP_11
+        let keeps_alive = response.version() >= Version::HTTP_11
             && headers
                 .get(CONNECTION)
                 .is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"close"));

@@ -2,7 +2,7 @@
 
 use crate::{Reply, redact::redact};
 use batchwright_core::{Error, ErrorKind, RetryClass};
-use reqwest::{Response, Url, header::LOCATION};
+use reqwest::{Response, header::LOCATION};
 use std::{error::Error as StdError, io, time::Duration};
 
 /// A failure before the answer's headers. `upload` is why our own side could not go on, if it could not.
@@ -92,11 +92,7 @@ pub(crate) fn too_long(operation: &str, cap: u64) -> Error {
 
 /// A redirect, which is never followed: it would carry key and prompts along (F-046, F-194); or a
 /// proxy's own answer.
-pub(crate) fn of_misdirection(
-    operation: &str,
-    response: &Response,
-    sent_to: &Url,
-) -> Option<Error> {
+pub(crate) fn of_misdirection(operation: &str, response: &Response) -> Option<Error> {
     let status = response.status().as_u16();
     let message = match status {
         301 | 302 | 303 | 307 | 308 => {
@@ -104,7 +100,7 @@ pub(crate) fn of_misdirection(
                 .headers()
                 .get(LOCATION)
                 .and_then(|value| value.to_str().ok())
-                .and_then(|location| sent_to.join(location).ok())
+                .and_then(|location| response.url().join(location).ok())
                 .map(|url| url.origin().ascii_serialization());
             match target {
                 Some(origin) => format!(

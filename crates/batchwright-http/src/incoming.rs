@@ -34,8 +34,8 @@ pub(crate) struct Incoming {
     pub(crate) cap: u64,
     /// Whether the connection outlives this exchange.
     pub(crate) keeps_alive: bool,
-    /// Held until the body ends or is dropped.
-    pub(crate) busy: Busy,
+    /// Held until the body ends or is dropped, where the connection came from the pool.
+    pub(crate) busy: Option<Busy>,
     pub(crate) coding: Coding,
     pub(crate) read: u64,
 }
@@ -123,8 +123,11 @@ impl Incoming {
         let until = later(Instant::now(), self.idle).min(self.deadline.at);
         match timeout_at(until, self.response.chunk()).await {
             Ok(Ok(piece)) => {
-                if piece.is_none() && self.keeps_alive {
-                    self.busy.returns();
+                if piece.is_none()
+                    && self.keeps_alive
+                    && let Some(busy) = &mut self.busy
+                {
+                    busy.returns();
                 }
                 Ok(piece)
             }
