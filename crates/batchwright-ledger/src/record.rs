@@ -425,6 +425,11 @@ pub(crate) fn write_intent(row: u64, attempt: u32, line: &mut Vec<u8>) {
     );
 }
 
+/// Appends the line that takes a row's last intent back, without a newline.
+pub(crate) fn write_withdrawn(row: u64, line: &mut Vec<u8>) {
+    line.extend_from_slice(format!("{{\"v\":{VERSION},\"withdrawn\":{row}}}").as_bytes());
+}
+
 /// The parts of a segment's line that accounting needs.
 #[derive(Deserialize)]
 pub(crate) struct Summary<'a> {

@@ -53,6 +53,9 @@ pub struct Scan {
     /// Attempts that may have been billed besides the final ones: those the outcomes name, and one for each
     /// time a row was in flight when a process ended and was sent again.
     pub possibly_paid: u64,
+    /// Rows whose outcome tells of attempts that may have been billed besides the final one, ascending, at
+    /// most 100 000.
+    pub unclear: Vec<u64>,
     /// Torn last lines passed over: of a process that writes now, or that ended and left it.
     pub torn: u64,
 }
@@ -127,6 +130,7 @@ impl Scan {
     pub(crate) fn run(ledger: &Ledger) -> Result<Self> {
         let mut scan = Self::default();
         let mut sent = Sent::default();
+        let mut unclear = RowSet::new();
         let mut segments = Segments::of(ledger)?;
         let epochs: Vec<u64> = segments.names().iter().map(|name| name.epoch).collect();
         while let Some((segment, _, entry)) = segments.next()? {
@@ -148,6 +152,9 @@ impl Scan {
                         scan.duplicated.insert(row);
                     }
                     scan.possibly_paid += summary.possibly_paid();
+                    if summary.possibly_paid() > 0 {
+                        unclear.insert(row);
+                    }
                     scan.add(&summary);
                 }
             }
@@ -160,6 +167,7 @@ impl Scan {
         open.extend(sent.cut.iter());
         scan.in_flight_rows = open.len();
         scan.in_flight = open.iter().take(NAMED_ROWS).collect();
+        scan.unclear = unclear.iter().take(NAMED_ROWS).collect();
         scan.interrupted_rows = sent.again.len();
         scan.interrupted = sent.again.iter().take(NAMED_ROWS).collect();
         scan.possibly_paid += sent.resent;

@@ -82,13 +82,24 @@ pub(super) async fn run(
         }
         progress.set_pool(None);
         // The source's receiving end goes with the run, so that a blocked reader ends.
-        run.ended().map(|end| end.reason.clone())
+        run.ended().cloned()
     };
-    let (reason, finished) = tokio::join!(drained, reader);
+    let (ended, finished) = tokio::join!(drained, reader);
     let finished = finished?;
     let mut end = LaneEnd::default();
-    if let Some(EndReason::Stopped(error)) = reason {
-        end.stopped = Some(error);
+    if let Some(ended) = ended {
+        // These had an intent and were not sent, or were refused without work: they cost nothing.
+        let unpaid = ended
+            .unfinished
+            .iter()
+            .filter(|row| row.possibly_paid_attempts == 0);
+        let unpaid: Vec<u64> = unpaid.map(|unfinished| unfinished.row).collect();
+        if !unpaid.is_empty() {
+            log.withdraw(&unpaid).await?;
+        }
+        if let EndReason::Stopped(error) = ended.reason {
+            end.stopped = Some(error);
+        }
     }
     if control.cancel.is_cancelled() && end.stopped.is_none() {
         cancel_rest(job, &progress, finished, log, live).await?;
