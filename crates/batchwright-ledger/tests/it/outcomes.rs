@@ -238,6 +238,26 @@ async fn rows_that_may_have_been_paid_twice_are_named() {
 }
 
 #[tokio::test]
+async fn a_row_whose_intent_was_taken_back_is_not_named() {
+    let (folder, ledger) = job();
+    let log = ledger.outcome_log().unwrap();
+    for row in 0..3 {
+        log.intent(row, 1).await.unwrap();
+    }
+    log.withdraw(&[0, 2]).await.unwrap();
+    drop((log, ledger));
+    let ledger = Ledger::open(&folder.path().join("job")).unwrap();
+    assert_eq!(ledger.scan().unwrap().in_flight, [1]);
+    let log = ledger.outcome_log().unwrap();
+    log.append_batch(vec![success(0), success(1), success(2)])
+        .await
+        .unwrap();
+    let scan = ledger.scan().unwrap();
+    assert_eq!((scan.interrupted, scan.possibly_paid), (vec![1], 1));
+    assert!(scan.unclear.is_empty());
+}
+
+#[tokio::test]
 async fn f_099_the_first_success_wins_else_the_first_outcome() {
     let (_folder, ledger) = job();
     let log = ledger.outcome_log().unwrap();
