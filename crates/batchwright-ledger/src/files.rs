@@ -135,9 +135,12 @@ pub(crate) fn open(path: &Path, access: Access) -> Result<File> {
 /// An existing plain file for writing, or a new one.
 pub(crate) fn open_or_create(path: &Path) -> Result<File> {
     if fs::symlink_metadata(path).is_ok() {
-        open(path, Access::Write)
-    } else {
-        create(path)
+        return open(path, Access::Write);
+    }
+    match create(path) {
+        // Another process made it in between.
+        Err(_) if fs::symlink_metadata(path).is_ok() => open(path, Access::Write),
+        created => created,
     }
 }
 
