@@ -130,7 +130,7 @@ impl Job {
     /// settings differ from the job's; `Storage` where the folder cannot be used, or another process
     /// runs the job.
     pub fn open(dir: &Path, mut spec: JobSpec, provider: &LaneProvider) -> Result<Self> {
-        let fingerprint = Fingerprint::of_file(&spec.input)?;
+        let fingerprint = fingerprint(&spec.input)?;
         let is_new = !dir.exists();
         let ledger = Ledger::open(dir)?;
         spec.fingerprint = Some(fingerprint);
@@ -171,7 +171,7 @@ impl Job {
     /// As [`Job::open`]; `ConfigInvalid` where there is no job.
     pub fn resume(dir: &Path) -> Result<Self> {
         let spec = Self::spec_of(dir)?;
-        let found = Fingerprint::of_file(&spec.input)?;
+        let found = fingerprint(&spec.input)?;
         Self::resume_with(Ledger::open(dir)?, spec, Some(found))
     }
 
@@ -457,6 +457,18 @@ fn incomplete(ledger: &Ledger) -> Error {
         ledger.folder().display()
     );
     Error::new(ErrorKind::Storage, message)
+}
+
+/// What tells the input from another one.
+fn fingerprint(input: &Path) -> Result<Fingerprint> {
+    if input.try_exists().is_ok_and(|exists| !exists) {
+        let message = format!(
+            "read {}: the job's input is not there; bring it back",
+            input.display()
+        );
+        return Err(Error::new(ErrorKind::ConfigInvalid, message));
+    }
+    Fingerprint::of_file(input)
 }
 
 /// The rows of the job's input, from the start.

@@ -1,10 +1,13 @@
 //! From segments to the results file.
 
 use super::{JobSpec, open_source, stored_rows};
-use crate::{Sink, SinkOptions, Source};
-use batchwright_core::{Error, Result};
+use crate::{Sink, SinkFormat, SinkOptions, Source};
+use batchwright_core::{Error, ErrorKind, Result};
 use batchwright_ledger::{Ledger, OutcomeRecord};
-use std::path::PathBuf;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 /// Where and how a job's results are written.
 #[derive(Clone, Debug)]
@@ -28,6 +31,60 @@ impl ResultsOptions {
             safe_csv: true,
         }
     }
+
+    /// Checks that results of `input` can be written there, so that a wrong name is told before anything is
+    /// bought: the ending must tell a form, the folder must be there and writable (F-147), and the file must
+    /// not be the input itself.
+    ///
+    /// # Errors
+    /// `ConfigInvalid` where they cannot; `Storage` where the disk is at fault.
+    pub fn check(&self, input: &Path) -> Result<()> {
+        let name = self.target.display();
+        let wrong = |what: &str| {
+            let message = format!("write results to {name}: {what}");
+            Error::new(ErrorKind::ConfigInvalid, message)
+        };
+        if self.target == Path::new("-") {
+            return Ok(());
+        }
+        if fs::canonicalize(&self.target)
+            .is_ok_and(|target| fs::canonicalize(input).is_ok_and(|input| target == input))
+        {
+            return Err(wrong("it is the input; name another file"));
+        }
+        match fs::metadata(&self.target) {
+            // A pipe or a device is opened when there is something to write, and a form is all it needs.
+            Ok(found) if !found.is_file() && !found.is_dir() => {
+                let form = self.target.extension().and_then(|end| end.to_str());
+                return match form.and_then(SinkFormat::from_extension) {
+                    Some(_) => Ok(()),
+                    None => Err(wrong("its ending tells no form; use - to write to a pipe")),
+                };
+            }
+            Ok(_) => {}
+            Err(_) => {
+                let folder = self
+                    .target
+                    .parent()
+                    .filter(|folder| *folder != Path::new(""));
+                if !folder.is_none_or(Path::is_dir) {
+                    return Err(wrong("its folder is not there"));
+                }
+            }
+        }
+        // A sink that is dropped leaves nothing behind.
+        Sink::create(&self.target, &SinkOptions::default())
+            .map(drop)
+            .map_err(|error| match io_kind(&error) {
+                Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) | None => error,
+                Some(_) => Error::new(ErrorKind::ConfigInvalid, error.message()),
+            })
+    }
+}
+
+fn io_kind(error: &Error) -> Option<io::ErrorKind> {
+    let source = std::error::Error::source(error)?;
+    source.downcast_ref::<io::Error>().map(io::Error::kind)
 }
 
 /// What was written.
@@ -70,6 +127,7 @@ pub(super) struct Results {
 
 impl Results {
     pub(super) fn open(ledger: &Ledger, spec: &JobSpec, options: &ResultsOptions) -> Result<Self> {
+        options.check(&spec.input)?;
         let total = stored_rows(ledger)?;
         let header = open_source(spec)?.header().map(<[String]>::to_vec);
         let mut settings = SinkOptions::default().with_guard_formulas(options.safe_csv);
@@ -130,7 +188,7 @@ fn input_row(source: &mut Source, row: u64) -> Result<crate::Row> {
         }
     }
     Err(Error::new(
-        batchwright_core::ErrorKind::Storage,
+        ErrorKind::Storage,
         format!(
             "find row {} in the input: the input is shorter than it was",
             row + 1
