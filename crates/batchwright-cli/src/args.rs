@@ -127,7 +127,8 @@ pub(crate) struct RunningArgs {
     /// [default: 15m, in the sandbox 3s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) settle: Option<std::time::Duration>,
-    /// The longest wait between two looks at a batch [default: 5m, in the sandbox 500ms]
+    /// The longest wait between two looks at a batch, and the first one where the provider's queue is full
+    /// [default: 5m and 1m, in the sandbox 500ms]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) poll: Option<std::time::Duration>,
     /// File of NAME=VALUE lines with keys and base URLs, used where the environment has none

@@ -9,5 +9,6 @@ pub(crate) async fn cancel(args: CancelArgs) -> anyhow::Result<Exit> {
     let job = tokio::task::spawn_blocking(move || Job::resume(&opening)).await??;
     let output = run::stored_output(&job)?;
     let results = run::results_options(output, &crate::args::OutputArgs::default())?;
+    results.check(&job.spec().input)?;
     run::go(&args.job, &dir, job, &args.running, None, results, true).await
 }

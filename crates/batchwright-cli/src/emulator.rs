@@ -1,6 +1,6 @@
 //! `emulator`.
 
-use crate::{args::EmulatorArgs, exit::Exit, signals, terminal::say};
+use crate::{args::EmulatorArgs, exit::Exit, named_file, signals, terminal::say};
 use anyhow::Context;
 use batchwright::emulator::{Emulator, EmulatorConfig, Face, FaultRule, Limits};
 
@@ -24,8 +24,7 @@ pub(crate) async fn emulator(args: EmulatorArgs) -> anyhow::Result<Exit> {
         config = config.with_latency(latency);
     }
     if let Some(path) = args.faults {
-        let text =
-            std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let text = named_file::read(&path)?;
         let rules =
             FaultRule::list_from_json(&text).with_context(|| format!("read {}", path.display()))?;
         config = config.with_faults(rules);

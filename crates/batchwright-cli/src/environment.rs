@@ -1,6 +1,7 @@
 //! Keys and addresses: from the environment or a file, never from the command line.
 
-use anyhow::{Context, bail};
+use crate::named_file;
+use anyhow::bail;
 use batchwright::{
     core::{Error, ErrorKind},
     openai::{OpenAi, OpenAiBuilder, OpenAiConfig},
@@ -14,8 +15,7 @@ pub(crate) const PROVIDERS: &[&str] = &["openai"];
 pub(crate) fn pairs(file: Option<&Path>) -> anyhow::Result<BTreeMap<String, String>> {
     let mut pairs = BTreeMap::new();
     if let Some(path) = file {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        let text = named_file::read(path)?;
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.trim();
             let line = line.strip_prefix("export ").unwrap_or(line);

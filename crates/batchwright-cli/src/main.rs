@@ -13,6 +13,7 @@ mod verify;
 mod environment;
 mod exit;
 mod folder;
+mod named_file;
 mod progress;
 mod sandbox;
 mod signals;

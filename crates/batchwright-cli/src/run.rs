@@ -4,7 +4,7 @@ use crate::{
     args::{InputFormat, OutputArgs, ResumeArgs, RunArgs, RunningArgs},
     environment,
     exit::Exit,
-    folder,
+    folder, named_file,
     progress::{self, Style},
     sandbox, signals,
     terminal::{count, say},
@@ -42,6 +42,7 @@ pub(crate) async fn run(args: Box<RunArgs>) -> anyhow::Result<Exit> {
         .clone()
         .unwrap_or_else(|| default_output(&args.input));
     let results = results_options(output, &args.output)?;
+    results.check(&spec.input)?;
     let mut pairs = environment::pairs(args.running.env_file.as_deref())?;
     if spec.sandbox {
         // What requests look like does not depend on where they go; the emulator starts once the job is
@@ -79,6 +80,7 @@ pub(crate) async fn resume(args: ResumeArgs) -> anyhow::Result<Exit> {
         None => stored_output(&job)?,
     };
     let results = results_options(output, &args.output)?;
+    results.check(&job.spec().input)?;
     go(&args.job, &dir, job, &args.running, None, results, false).await
 }
 
@@ -130,13 +132,10 @@ pub(crate) async fn go(
         report.written
     } else if report.is_complete() {
         let writing = results.clone();
-        Some(
-            tokio::task::spawn_blocking(move || {
-                job.write_results(&writing).map(|written| (written, job))
-            })
-            .await??
-            .0,
-        )
+        let writing = tokio::task::spawn_blocking(move || {
+            job.write_results(&writing).map(|written| (written, job))
+        });
+        Some(signals::or_leave(writing).await??.0)
     } else {
         None
     };
@@ -161,7 +160,7 @@ pub(crate) async fn go(
 
 fn spec(args: &RunArgs) -> anyhow::Result<JobSpec> {
     let input = std::fs::canonicalize(&args.input)
-        .with_context(|| format!("open {}", args.input.display()))?;
+        .map_err(|error| named_file::unusable(&args.input, error))?;
     if input.is_dir() {
         bail!("{} is a folder; give a file", args.input.display());
     }
@@ -173,15 +172,12 @@ fn spec(args: &RunArgs) -> anyhow::Result<JobSpec> {
     spec.model = args.model.as_ref().map(|model| model.model().to_owned());
     spec.prompt = match (&args.prompt, &args.prompt_file) {
         (Some(prompt), _) => Some(prompt.clone()),
-        (None, Some(path)) => Some(
-            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?,
-        ),
+        (None, Some(path)) => Some(named_file::read(path)?),
         (None, None) => None,
     };
     spec.system.clone_from(&args.system);
     if let Some(path) = &args.schema {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        let text = named_file::read(path)?;
         let schema: serde_json::Value = serde_json::from_str(&text)
             .with_context(|| format!("read the JSON schema {}", path.display()))?;
         if !schema.is_object() {
@@ -223,10 +219,8 @@ fn run_options(
     let mut options = RunOptions::default();
     let mut prices = PriceTable::builtin();
     if let Some(path) = &args.prices {
-        let json =
-            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         prices
-            .overlay(&json)
+            .overlay(&named_file::read(path)?)
             .with_context(|| format!("read {}", path.display()))?;
     }
     options.prices = Arc::new(prices);
@@ -250,6 +244,7 @@ fn run_options(
             .poll_initial
             .min(poll)
             .max(Duration::from_millis(10));
+        options.router.queue_wait = options.router.queue_wait.min(poll);
     }
     options.chunk_rows = chunk_rows;
     Ok(options)

@@ -30,6 +30,16 @@ pub(crate) async fn watch<T>(
     }
 }
 
+/// Waits for `work` that sends nothing and can be done again; the first signal leaves at once, even where
+/// the work is stuck in a write to a pipe that nobody reads.
+pub(crate) async fn or_leave<T>(work: impl Future<Output = T>) -> T {
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = signal() => std::process::exit(Exit::Interrupted.code().into()),
+    }
+}
+
 /// Waits for an interrupt, a termination or a closed terminal.
 #[cfg(unix)]
 pub(crate) async fn signal() {
