@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .map(|response| response.text())
             .unwrap_or_default();
         println!(
-            "{:<12} {:<10} {text}",
+            "{:<14} {:<9} {text}",
             outcome.custom_id,
             outcome.ending.as_str()
         );
