@@ -181,8 +181,6 @@ impl Driver {
                     let (chunk, ended) = match ended {
                         Ok(ended) => ended,
                         Err(error) => {
-                            // Nothing more is sent; creates under way are waited for, since their answers
-                            // may still be recorded.
                             driver.control.stop.cancel();
                             failed.get_or_insert(error);
                             continue;
@@ -195,10 +193,6 @@ impl Driver {
                         ChunkEnd::Held(reason) => end.held.push((chunk, reason)),
                         ChunkEnd::Stopped(error) => {
                             end.unfinished += 1;
-                            if error.is_job_stop() {
-                                // Nobody can be served: every other chunk stays where it is too.
-                                driver.control.stop.cancel();
-                            }
                             end.stopped.get_or_insert(error);
                         }
                     }
@@ -217,7 +211,19 @@ impl Driver {
                         let driver = Arc::clone(&driver);
                         open.spawn(async move {
                             let chunk = job.chunk;
-                            driver.chunk(job, provider).await.map(|ended| (chunk, ended))
+                            let ended = driver.chunk(job, provider).await;
+                            let hopeless = match &ended {
+                                Err(_) => true,
+                                Ok(ChunkEnd::Stopped(error)) => error.is_job_stop(),
+                                Ok(_) => false,
+                            };
+                            if hopeless {
+                                // Nothing can be recorded, or nobody can be served: no chunk sends more.
+                                // Creates under way are waited for, since their answers may still be
+                                // recorded.
+                                driver.control.stop.cancel();
+                            }
+                            ended.map(|ended| (chunk, ended))
                         });
                     }
                     Some(Err(error)) => {

@@ -18,6 +18,9 @@ use std::{
 };
 use tokio::sync::mpsc;
 
+#[cfg(test)]
+mod tests;
+
 /// Outcomes that may wait for a slow reader before downloads wait too.
 const OUTCOME_BOUND: usize = 256;
 

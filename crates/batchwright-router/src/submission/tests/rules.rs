@@ -517,6 +517,41 @@ fn a_persons_adoption_of_a_held_chunk_is_polled_and_collected() {
     assert_eq!((world.creates_at.len(), world.bought()), (1, 1));
 }
 
+#[test]
+fn f_113_what_follows_an_adopted_ghost_reuses_neither_its_wire_ids_nor_another_attempts_input() {
+    let (first, second) = (tag(1, "a"), tag(2, "b"));
+    let input = |name: &str| InputRef(name.to_owned());
+    let ghost = BatchHandle::new("model", "ghost", input("file-1"));
+    let history = [
+        JournalEvent::UploadIntent { tag: first.clone() },
+        JournalEvent::Fenced { tag: first.clone() },
+        JournalEvent::UploadIntent {
+            tag: second.clone(),
+        },
+        JournalEvent::Uploaded {
+            tag: second,
+            input: input("file-2"),
+        },
+        JournalEvent::Adopted {
+            tag: first.clone(),
+            handle: ghost,
+        },
+    ];
+    let restore = |last: JournalEvent| {
+        let facts = history.iter().cloned().chain([last]);
+        Submission::restore(facts, true, RouterOptions::default())
+    };
+    let fenced = restore(JournalEvent::Fenced { tag: first.clone() });
+    assert_eq!(fenced.attempt(), 3);
+    let refused = restore(JournalEvent::CreateRefused {
+        tag: first.clone(),
+        message: String::new(),
+        retryable: true,
+    });
+    // The ghost's lines carry the first attempt's ids, so only its own input may follow.
+    assert_eq!(refused.current(), Some((&first, &input("file-1"))));
+}
+
 /// A batch that was just created, and the world it was created in.
 fn running() -> (Submission, World) {
     let mut machine = Submission::restore([], true, RouterOptions::default());
