@@ -89,9 +89,9 @@ pub enum Merge {
         provider: Arc<dyn BatchProvider>,
         /// The batch.
         handle: BatchHandle,
-        /// How rows without a line end: missing, or expired or cancelled as the batch did. `None` is only
-        /// to count them and to give nothing out where there are any: the files are downloaded once
-        /// more then.
+        /// How rows without a line end: missing, or expired or cancelled as the batch did. `None` is to count
+        /// them and those whose line cannot be read, and to give none of these out where there are any:
+        /// the files are downloaded once more then.
         rest: Option<Ending>,
     },
     /// The provider refused the input: every row fails, and nothing was billed.
@@ -124,7 +124,7 @@ impl fmt::Debug for Merge {
 pub struct MergeReport {
     /// Rows of the chunk that have an outcome now.
     pub rows: u64,
-    /// Rows of which no file holds a line.
+    /// Rows of which no file holds a line that can be read.
     pub missing: u64,
 }
 
