@@ -22,7 +22,7 @@ Environment:
   HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY
                       proxies; loopback addresses never go through one
   BATCHWRIGHT_STATE   the folder jobs are kept in
-  BATCHWRIGHT_LOG     what is logged to standard error, such as info or batchwright_router=debug";
+  BATCHWRIGHT_LOG     what is logged to standard error, such as debug or batchwright_router=trace";
 
 /// Runs bulk LLM work as one job that survives crashes and never silently pays twice.
 #[derive(Debug, Parser)]
@@ -147,7 +147,7 @@ pub(crate) struct RunningArgs {
 
 #[derive(Args, Debug, Default)]
 pub(crate) struct OutputArgs {
-    /// Results file, .jsonl or .csv; - is standard output [default: INPUT.results.jsonl, or .csv for CSV]
+    /// Results file, .jsonl or .csv; - is standard output [default: JOB.results.jsonl, or .csv for CSV]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Write results in the order they came in, not in the input's; JSONL only

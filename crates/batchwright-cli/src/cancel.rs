@@ -7,7 +7,7 @@ pub(crate) async fn cancel(args: CancelArgs) -> anyhow::Result<Exit> {
     let dir = folder::existing(&args.running.state, &args.job)?;
     let opening = dir.clone();
     let job = tokio::task::spawn_blocking(move || Job::resume(&opening)).await??;
-    let output = run::stored_output(&job)?;
+    let output = run::stored_output(&args.job, job.ledger(), job.spec())?;
     let results = run::results_options(output, &crate::args::OutputArgs::default())?;
     results.check(&job.spec().input)?;
     run::go(&args.job, &dir, job, &args.running, None, results, true).await

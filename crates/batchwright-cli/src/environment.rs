@@ -44,9 +44,18 @@ pub(crate) fn provider(
     concurrency: usize,
 ) -> Result<OpenAi, Error> {
     match name {
-        "openai" => OpenAiBuilder::from(OpenAiConfig::from_env(pairs)?)
-            .max_in_flight(concurrency)
-            .build(),
+        "openai" => {
+            let config = OpenAiConfig::from_env(pairs).map_err(|error| {
+                let message = format!(
+                    "{} or use --env-file FILE; --sandbox needs none",
+                    error.message()
+                );
+                Error::new(error.kind(), message)
+            })?;
+            OpenAiBuilder::from(config)
+                .max_in_flight(concurrency)
+                .build()
+        }
         _ => Err(Error::new(
             ErrorKind::ConfigInvalid,
             format!(

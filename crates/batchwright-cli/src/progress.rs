@@ -190,7 +190,11 @@ pub(crate) fn money(progress: &Progress) -> String {
     match progress.cost_unknown {
         0 => progress.cost.to_string(),
         rows if rows == progress.done => "cost unknown".to_owned(),
-        rows => format!("{} and {} rows of unknown cost", progress.cost, count(rows)),
+        rows => format!(
+            "{} and {} of unknown cost",
+            progress.cost,
+            crate::terminal::rows(rows)
+        ),
     }
 }
 

@@ -4,25 +4,24 @@ use crate::{
     args::ResultsArgs,
     exit::Exit,
     folder, run,
-    terminal::{count, say},
+    terminal::{rows, say},
 };
-use batchwright::pipeline::Job;
+use batchwright::{ledger::Ledger, pipeline::Job};
 
 pub(crate) fn results(args: &ResultsArgs) -> anyhow::Result<Exit> {
     let dir = folder::existing(&args.state, &args.job)?;
     let spec = Job::spec_of(&dir)?;
-    let target = args
-        .output
-        .output
-        .clone()
-        .unwrap_or_else(|| run::default_output(&spec.input));
+    let target = match &args.output.output {
+        Some(target) => target.clone(),
+        None => run::stored_output(&args.job, &Ledger::open_read_only(&dir)?, &spec)?,
+    };
     let options = run::results_options(target, &args.output)?;
     let written = Job::write_results_of(&dir, &options)?;
     if written.missing > 0 {
         say(format_args!(
-            "{} rows have results, {} have none yet: batchwright resume {}",
-            count(written.rows),
-            count(written.missing),
+            "{} with results, {} without yet: batchwright resume {}",
+            rows(written.rows),
+            rows(written.missing),
             args.job
         ));
         return Ok(Exit::Partial);

@@ -7,12 +7,12 @@ use crate::{
     folder, named_file,
     progress::{self, Style},
     sandbox, signals,
-    terminal::{count, say},
+    terminal::{count, rows as rows_of, say},
 };
 use anyhow::{Context, bail};
 use batchwright::{
     core::{Lane, PriceTable, Sampling},
-    ledger::Scan,
+    ledger::{Ledger, Scan},
     openai::OpenAi,
     pipeline::{
         Job, JobControl, JobProgress, JobReport, JobSpec, LaneProvider, ResultsOptions, RunOptions,
@@ -40,7 +40,7 @@ pub(crate) async fn run(args: Box<RunArgs>) -> anyhow::Result<Exit> {
         .output
         .output
         .clone()
-        .unwrap_or_else(|| default_output(&args.input));
+        .unwrap_or_else(|| default_output(&name, &args.input));
     let results = results_options(output, &args.output)?;
     results.check(&spec.input)?;
     let mut pairs = environment::pairs(args.running.env_file.as_deref())?;
@@ -77,7 +77,7 @@ pub(crate) async fn resume(args: ResumeArgs) -> anyhow::Result<Exit> {
     let job = tokio::task::spawn_blocking(move || Job::resume(&opening)).await??;
     let output = match &args.output.output {
         Some(output) => output.clone(),
-        None => stored_output(&job)?,
+        None => stored_output(&args.job, job.ledger(), job.spec())?,
     };
     let results = results_options(output, &args.output)?;
     results.check(&job.spec().input)?;
@@ -85,12 +85,15 @@ pub(crate) async fn resume(args: ResumeArgs) -> anyhow::Result<Exit> {
 }
 
 /// Where the job's results go by the command it was started with.
-pub(crate) fn stored_output(job: &Job) -> anyhow::Result<PathBuf> {
-    let stored = job
-        .ledger()
+pub(crate) fn stored_output(
+    name: &str,
+    ledger: &Ledger,
+    spec: &JobSpec,
+) -> anyhow::Result<PathBuf> {
+    let stored = ledger
         .meta(OUTPUT)?
         .and_then(|json| serde_json::from_str(&json).ok());
-    Ok(stored.unwrap_or_else(|| default_output(&job.spec().input)))
+    Ok(stored.unwrap_or_else(|| default_output(name, &spec.input)))
 }
 
 /// Runs an open job and says how it ended.
@@ -122,9 +125,10 @@ pub(crate) async fn go(
     }
     let progress = Arc::new(JobProgress::new());
     let running = job.run(lane, options, control.clone(), Arc::clone(&progress));
+    let at_provider = job.spec().lane == Lane::Batch;
     let style = Style::of(args.quiet, args.json);
     let shown = progress::show(style, &progress, running);
-    let report = signals::watch(&control.stop, args.quiet || args.json, shown).await?;
+    let report = signals::watch(&control.stop, args.quiet || args.json, at_provider, shown).await?;
     if let Some(emulator) = emulator {
         emulator.shutdown().await;
     }
@@ -268,19 +272,20 @@ pub(crate) fn results_options(
     Ok(options)
 }
 
-/// `reviews.csv` gives `reviews.results.csv`; everything else JSONL.
-pub(crate) fn default_output(input: &Path) -> PathBuf {
-    let stem = input.file_stem().unwrap_or(input.as_os_str());
-    let csv = input
-        .extension()
-        .is_some_and(|e| e.eq_ignore_ascii_case("csv") || e.eq_ignore_ascii_case("tsv"));
-    let mut name = stem.to_owned();
-    name.push(if csv {
-        ".results.csv"
+/// A file named after the job, so that two jobs over one input do not overwrite each other: CSV for CSV,
+/// everything else JSONL.
+pub(crate) fn default_output(name: &str, input: &Path) -> PathBuf {
+    let is = |end: &str| {
+        input
+            .extension()
+            .is_some_and(|found| found.eq_ignore_ascii_case(end))
+    };
+    let end = if is("csv") || is("tsv") {
+        "csv"
     } else {
-        ".results.jsonl"
-    });
-    PathBuf::from(name)
+        "jsonl"
+    };
+    PathBuf::from(format!("{name}.results.{end}"))
 }
 
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
@@ -303,12 +308,14 @@ fn announce(name: &str, job: &Job, args: &RunningArgs, prices: &PriceTable) {
     let model = spec.model.as_deref().unwrap_or("the models the rows name");
     let place = if spec.sandbox { ", sandbox" } else { "" };
     let mut line = format!(
-        "job {name}: {} rows, {}:{model}, {} lane{place}",
-        count(job.rows()),
+        "job {name}: {}, {}:{model}, {} lane{place}",
+        rows_of(job.rows()),
         spec.provider,
         spec.lane
     );
-    if let Some(tokens) = job.estimated_input_tokens() {
+    if !job.is_new() {
+        line.push_str("; going on where it stopped");
+    } else if let Some(tokens) = job.estimated_input_tokens() {
         line.push_str(&format!("; about {} input tokens", count(tokens)));
         let price = spec
             .model
@@ -317,7 +324,7 @@ fn announce(name: &str, job: &Job, args: &RunningArgs, prices: &PriceTable) {
         let usage = batchwright::core::Usage::of(tokens, 0);
         match price.and_then(|price| Some((price.cost(&usage, spec.lane)?, price))) {
             Some((cost, price)) => line.push_str(&format!(
-                ", about {cost} by prices of {}, and what the answers cost",
+                " for about {cost} (prices of {}); answers come on top",
                 price.as_of
             )),
             None => line.push_str(", price unknown"),
@@ -370,8 +377,8 @@ fn summary(name: &str, args: &RunningArgs, report: &JobReport, written: Option<&
         endings.push("no rows".to_owned());
     }
     say(format_args!(
-        "{} rows: {}",
-        count(report.rows),
+        "{}: {}",
+        rows_of(report.rows),
         endings.join(", ")
     ));
     let tokens = match scan.usage.total_tokens() {
@@ -381,31 +388,20 @@ fn summary(name: &str, args: &RunningArgs, report: &JobReport, written: Option<&
     };
     let cost = match scan.cost_unknown {
         0 => scan.cost.to_string(),
-        rows => format!("{} and {} rows of unknown cost", scan.cost, count(rows)),
+        rows => format!("{} and {} of unknown cost", scan.cost, rows_of(rows)),
     };
     say(format_args!("tokens: {tokens}; cost: {cost}"));
-    if !scan.interrupted.is_empty() {
-        let rows: Vec<String> = scan
-            .interrupted
-            .iter()
-            .take(NAMED)
-            .map(|row| (row + 1).to_string())
-            .collect();
-        let more = scan.interrupted_rows.saturating_sub(rows.len() as u64);
-        let more = if more > 0 {
-            format!(" and {more} more")
-        } else {
-            String::new()
-        };
-        say(format_args!(
-            "{} rows were in flight when an earlier run ended and were sent again: {}{more} (counted from 1)",
-            count(scan.interrupted_rows),
-            rows.join(", ")
-        ));
-    }
+    named(
+        "were in flight when an earlier run ended and were sent again",
+        &scan.interrupted,
+    );
+    named(
+        "were answered after an attempt whose fate is unclear",
+        &scan.unclear,
+    );
     if scan.possibly_paid > 0 {
         say(format_args!(
-            "{} attempts may have been billed besides",
+            "attempts that may have been billed besides: {}",
             count(scan.possibly_paid)
         ));
     }
@@ -425,11 +421,37 @@ fn summary(name: &str, args: &RunningArgs, report: &JobReport, written: Option<&
                 Some(".batchwright") | None => String::new(),
                 Some(state) => format!(" --state {state}"),
             };
+            let first = if report.stopped.is_some() {
+                "once that is mended, go on"
+            } else {
+                "go on"
+            };
             say(format_args!(
-                "go on: batchwright resume {name}{state}    (or the same command again)"
+                "{first}: batchwright resume {name}{state}    (or the same command again)"
             ));
         }
     }
+}
+
+/// Names rows by their place in the input, counted from 1.
+fn named(what: &str, rows: &[u64]) {
+    if rows.is_empty() {
+        return;
+    }
+    let shown: Vec<String> = rows
+        .iter()
+        .take(NAMED)
+        .map(|row| (row + 1).to_string())
+        .collect();
+    let more = match rows.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    say(format_args!(
+        "{} {what}: {}{more} (counted from 1)",
+        rows_of(rows.len() as u64),
+        shown.join(", ")
+    ));
 }
 
 fn summary_json(name: &str, report: &JobReport, written: Option<&Path>, exit: Exit) {
@@ -452,6 +474,7 @@ fn summary_json(name: &str, report: &JobReport, written: Option<&Path>, exit: Ex
         "cost": scan.cost.as_dollars(),
         "cost_unknown_rows": scan.cost_unknown,
         "sent_again_after_interruption": scan.interrupted,
+        "answered_after_unclear_attempts": scan.unclear,
         "possibly_billed_attempts": scan.possibly_paid,
         "held": held,
         "stopped": report.stopped.as_ref().map(ToString::to_string),

@@ -3,10 +3,12 @@
 use crate::{exit::Exit, terminal};
 use tokio_util::sync::CancellationToken;
 
-/// Watches for the signals that end a program while `work` runs; the first one cancels `stop`.
+/// Watches for the signals that end a program while `work` runs; the first one cancels `stop`. `at_provider`
+/// tells that work goes on at the provider meanwhile.
 pub(crate) async fn watch<T>(
     stop: &CancellationToken,
     quiet: bool,
+    at_provider: bool,
     work: impl Future<Output = T>,
 ) -> T {
     let mut work = std::pin::pin!(work);
@@ -23,7 +25,12 @@ pub(crate) async fn watch<T>(
                 }
                 stop.cancel();
                 if !quiet {
-                    terminal::say("stopping: what is in flight ends and is saved; again to leave at once");
+                    terminal::say(if at_provider {
+                        "stopping: batches go on at the provider, and are collected when the job goes on; \
+                         again to leave at once"
+                    } else {
+                        "stopping: what is in flight ends and is saved; again to leave at once"
+                    });
                 }
             }
         }

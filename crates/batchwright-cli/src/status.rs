@@ -4,7 +4,7 @@ use crate::{
     args::JobArgs,
     exit::Exit,
     folder, run,
-    terminal::{clean, count, print},
+    terminal::{clean, count, print, rows},
 };
 use batchwright::{
     ledger::{ChunkPhase, ChunkState, Ledger, Scan},
@@ -126,11 +126,7 @@ impl Overview {
     pub(crate) fn cost(&self) -> String {
         match self.scan.cost_unknown {
             0 => self.scan.cost.to_string(),
-            rows => format!(
-                "{} and {} rows of unknown cost",
-                self.scan.cost,
-                count(rows)
-            ),
+            number => format!("{} and {} of unknown cost", self.scan.cost, rows(number)),
         }
     }
 

@@ -44,6 +44,15 @@ pub(crate) fn clean(text: &str) -> String {
         .collect()
 }
 
+/// A number of rows.
+pub(crate) fn rows(number: u64) -> String {
+    format!(
+        "{} {}",
+        count(number),
+        if number == 1 { "row" } else { "rows" }
+    )
+}
+
 /// A count with its thousands apart.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();

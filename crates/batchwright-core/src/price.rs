@@ -1,6 +1,6 @@
 //! What things cost: a dated table as data. What it does not name is unknown, never free.
 
-use crate::{Error, ErrorKind, Lane, Result, Usage};
+use crate::{Ending, Error, ErrorKind, Lane, Result, Usage};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, iter::Sum, ops::Add};
 
@@ -204,6 +204,29 @@ impl PriceTable {
         find(model).or_else(|| find(without_date(model)?))
     }
 
+    /// What a request that ended so cost on `lane`, where `model` was asked for. An ending of which the vendors
+    /// say that nothing is billed cost nothing; one that may have been billed costs an unknown amount.
+    pub fn cost(&self, provider: &str, model: &str, ending: &Ending, lane: Lane) -> Option<Money> {
+        match ending {
+            Ending::Succeeded(response) | Ending::Refused(response) => {
+                // The model that answered may be a dated version with a price of its own.
+                let answered = response
+                    .model
+                    .as_deref()
+                    .and_then(|model| self.price(provider, model));
+                answered
+                    .or_else(|| self.price(provider, model))?
+                    .cost(&response.usage, lane)
+            }
+            Ending::Failed(error) => match error.usage() {
+                Some(usage) => self.price(provider, model)?.cost(usage, lane),
+                None => (!error.is_ambiguous()).then_some(Money::ZERO),
+            },
+            Ending::Expired | Ending::Cancelled => Some(Money::ZERO),
+            Ending::Missing | Ending::Unreadable(_) => None,
+        }
+    }
+
     /// All prices by `provider:model`, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Price)> {
         self.0.iter().map(|(name, price)| (name.as_str(), price))
@@ -283,6 +306,30 @@ mod tests {
             price.cost(&written, Lane::Realtime),
             None,
             "no rate is known for cache writes"
+        );
+    }
+
+    #[test]
+    fn what_was_not_billed_costs_nothing_and_what_may_have_been_is_unknown() {
+        let table = PriceTable::builtin();
+        let cost = |ending| table.cost("openai", "gpt-4o-mini", &ending, Lane::Batch);
+        assert_eq!(cost(Ending::Cancelled), Some(Money::ZERO));
+        assert_eq!(cost(Ending::Expired), Some(Money::ZERO));
+        assert_eq!(cost(Ending::Missing), None);
+        let failed = |kind| Ending::Failed(Error::new(kind, "x"));
+        assert_eq!(cost(failed(ErrorKind::InvalidRequest)), Some(Money::ZERO));
+        assert_eq!(cost(failed(ErrorKind::Timeout)), None);
+        let answer = crate::Response {
+            usage: Usage::of(1000, 0),
+            ..crate::Response::from_text("x")
+        };
+        assert_eq!(
+            cost(Ending::Succeeded(answer.clone())),
+            Some(Money::from_picodollars(75_000_000))
+        );
+        assert_eq!(
+            table.cost("openai", "gpt-99", &Ending::Succeeded(answer), Lane::Batch),
+            None
         );
     }
 

@@ -184,6 +184,8 @@ impl Scan {
         self.tally.add(summary.status);
         match &summary.usage {
             Some(usage) => self.usage.add(usage),
+            // What cost nothing used nothing.
+            None if summary.cost == Some(Money::ZERO) => {}
             None => self.usage_unknown += 1,
         }
         match summary.cost {

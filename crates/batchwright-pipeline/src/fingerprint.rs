@@ -71,7 +71,7 @@ impl Fingerprint {
             ErrorKind::ConfigInvalid,
             format!(
                 "resume with {name}: the input changed since the job was started: it had {} bytes (sha256 \
-                 {}…) and now has {} (sha256 {}…); bring the old file back, or start a new job",
+                 {}…) and now has {} (sha256 {}…); bring the old file back, or start a new job under another name",
                 self.bytes,
                 self.short(),
                 found.bytes,

@@ -42,6 +42,7 @@ pub struct Job {
     rows: u64,
     tag: String,
     estimated_input_tokens: Option<u64>,
+    is_new: bool,
 }
 
 /// The provider of a job's lane.
@@ -162,6 +163,7 @@ impl Job {
             rows,
             tag,
             estimated_input_tokens: Some(tokens),
+            is_new: true,
         })
     }
 
@@ -188,6 +190,7 @@ impl Job {
             rows,
             tag,
             estimated_input_tokens: tokens,
+            is_new: false,
         })
     }
 
@@ -224,6 +227,11 @@ impl Job {
     /// Rows of the input.
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Whether the job was started by opening it, rather than found in its folder.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// About how many input tokens all rows have together: a quarter of their bytes.

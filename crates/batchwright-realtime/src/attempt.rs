@@ -121,17 +121,9 @@ pub(crate) async fn record(line: Arc<Line>, last: Start, call: Call, ending: End
 
 fn outcome(line: &Line, last: &Start, call: Call, ending: Ending) -> Outcome {
     let mut outcome = Outcome::new(call.request.custom_id, ending);
-    let usage = match outcome.response() {
-        Some(response) => Some(&response.usage),
-        None => outcome.error().and_then(Error::usage),
-    };
-    let price = line
-        .prices
-        .as_deref()
-        .and_then(|prices| prices.price(&line.name, &call.model));
-    let cost = price
-        .zip(usage)
-        .and_then(|(price, usage)| price.cost(usage, Lane::Realtime));
+    let prices = line.prices.as_deref();
+    let cost = prices
+        .and_then(|prices| prices.cost(&line.name, &call.model, &outcome.ending, Lane::Realtime));
     let provenance = &mut outcome.provenance;
     provenance.provider = Some(Arc::clone(&line.name));
     provenance.model = Some(call.model);

@@ -390,7 +390,7 @@ impl Driver {
                 let result = provider.cancel(&handle).await;
                 if let Err(error) = &result {
                     // A refusal is no news: the batch may have ended, which the next poll tells.
-                    debug!(chunk, error = %error, "cancel the batch");
+                    debug!(chunk, kind = %error.kind(), status = error.status(), "cancel the batch");
                 }
                 Event::Cancelled(result)
             }
@@ -498,7 +498,8 @@ impl Driver {
         if !error.is_retryable() {
             return;
         }
-        warn!(chunk, error = %error, "the chunk waits");
+        // Without the provider's own words, which may repeat what it was sent (F-191).
+        warn!(chunk, kind = %error.kind(), status = error.status(), "the chunk waits");
         self.tell(RouterEvent::Waiting {
             chunk,
             error: error.clone(),

@@ -213,15 +213,9 @@ impl Origin {
     }
 
     fn fill(&self, outcome: &mut Outcome) {
-        // The price of the model that answered, which may be a dated version of the one asked for.
-        let cost = outcome.response().and_then(|response| {
-            let answered = response
-                .model
-                .as_deref()
-                .and_then(|model| self.prices.price(&self.provider, model));
-            let price = answered.or_else(|| self.prices.price(&self.provider, &self.model))?;
-            price.cost(&response.usage, Lane::Batch)
-        });
+        let cost = self
+            .prices
+            .cost(&self.provider, &self.model, &outcome.ending, Lane::Batch);
         let provenance = &mut outcome.provenance;
         provenance.provider = Some(Arc::clone(&self.provider));
         provenance.model = Some(Arc::clone(&self.model));

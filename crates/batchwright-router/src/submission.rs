@@ -569,10 +569,15 @@ impl Submission {
                 self.failures = 0;
                 JournalEvent::Created { tag, handle }
             }
-            Err(SubmitError::Unknown(error)) => JournalEvent::CreateUnknown {
-                tag,
-                message: error.message().to_owned(),
-            },
+            Err(SubmitError::Unknown(error)) => {
+                let message = error.message().to_owned();
+                if error.is_job_stop() {
+                    // An account without money buys nothing on the next try either (F-005). The next run looks
+                    // in the list first, as after a crash.
+                    self.stop = Some(error);
+                }
+                JournalEvent::CreateUnknown { tag, message }
+            }
             Err(SubmitError::Refused(error))
                 if error.kind() == ErrorKind::NotFound && error.class() == RetryClass::RowFatal =>
             {

@@ -1,6 +1,6 @@
 //! How far a job is, readable from anywhere while it runs.
 
-use batchwright_core::{BatchCounts, BatchStatus, Ending, Money, Outcome, Usage};
+use batchwright_core::{BatchCounts, BatchStatus, Money, Outcome, Usage};
 use batchwright_realtime::Meter;
 use std::{
     collections::BTreeMap,
@@ -102,7 +102,6 @@ impl JobProgress {
         }
         match outcome.provenance.cost {
             Some(cost) => state.cost = state.cost + cost,
-            None if is_free(&outcome.ending) => {}
             None => state.cost_unknown += 1,
         }
     }
@@ -121,16 +120,5 @@ impl JobProgress {
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether an ending without a known cost cost nothing.
-fn is_free(ending: &Ending) -> bool {
-    match ending {
-        Ending::Expired | Ending::Cancelled => true,
-        Ending::Failed(error) => !error.is_ambiguous(),
-        Ending::Succeeded(_) | Ending::Refused(_) | Ending::Missing | Ending::Unreadable(_) => {
-            false
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Job, JobProgress, LaneEnd, LiveLine, Running, blocking, open_source, request_builder};
 use async_trait::async_trait;
-use batchwright_core::{ChatProvider, Ending, Error, Outcome, Result};
+use batchwright_core::{ChatProvider, Ending, Error, Lane, Money, Outcome, Result};
 use batchwright_ledger::{OutcomeLog, OutcomeRecord, RowSet};
 use batchwright_realtime::{DispatchLog, EndReason, ParallelPool, WorkItem};
 use futures::StreamExt;
@@ -130,7 +130,9 @@ async fn cancel_rest(
             if finished.contains(row.number()) {
                 continue;
             }
-            let outcome = Outcome::new(builder.build(&row)?.custom_id, Ending::Cancelled);
+            let mut outcome = Outcome::new(builder.build(&row)?.custom_id, Ending::Cancelled);
+            outcome.provenance.lane = Some(Lane::Realtime);
+            outcome.provenance.cost = Some(Money::ZERO);
             let line = record(row.number(), &outcome, false);
             writer.push(&line)?;
             progress.record(&outcome);

@@ -1,6 +1,6 @@
 //! From segments to the results file.
 
-use super::{JobSpec, open_source, stored_rows};
+use super::{JobSpec, fingerprint, open_source, stored_rows};
 use crate::{Sink, SinkFormat, SinkOptions, Source};
 use batchwright_core::{Error, ErrorKind, Result};
 use batchwright_ledger::{Ledger, OutcomeRecord};
@@ -127,20 +127,27 @@ pub(super) struct Results {
 
 impl Results {
     pub(super) fn open(ledger: &Ledger, spec: &JobSpec, options: &ResultsOptions) -> Result<Self> {
-        options.check(&spec.input)?;
         let total = stored_rows(ledger)?;
-        let header = open_source(spec)?.header().map(<[String]>::to_vec);
         let mut settings = SinkOptions::default().with_guard_formulas(options.safe_csv);
-        if let Some(columns) = header {
-            settings = settings.with_columns(columns);
+        let form = options.target.extension().and_then(|end| end.to_str());
+        let form = form.and_then(SinkFormat::from_extension);
+        // Only CSV repeats the input's columns, and so needs the input, unchanged.
+        let mut source = None;
+        if matches!(form, Some(SinkFormat::Csv | SinkFormat::Tsv)) {
+            let found = fingerprint(&spec.input).map_err(|error| {
+                error.context("repeat the input's columns (results in JSONL need no input)")
+            })?;
+            if let Some(started) = &spec.fingerprint {
+                started.check(&found, &spec.input.display().to_string())?;
+            }
+            let opened = open_source(spec)?;
+            if let Some(columns) = opened.header() {
+                settings = settings.with_columns(columns.to_vec());
+                source = Some(opened);
+            }
         }
-        let sink = Sink::create(&options.target, &settings)?;
-        let source = match (sink.columns(), &settings.columns) {
-            (Some(_), Some(_)) => Some(open_source(spec)?),
-            _ => None,
-        };
         Ok(Self {
-            sink,
+            sink: Sink::create(&options.target, &settings)?,
             source,
             total,
             written: WrittenResults::default(),
