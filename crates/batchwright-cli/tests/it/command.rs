@@ -13,7 +13,7 @@ use std::{
 use tempfile::TempDir;
 
 /// A run that takes longer hangs (I5).
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How often the tests look whether something they wait for has happened.
 pub(crate) const LOOK: Duration = Duration::from_millis(4);
 

@@ -13,9 +13,11 @@
     reason = "a failed test is the right place to panic, and seeds and figures are to be seen"
 )]
 
+mod account;
 mod command;
 mod damage;
 mod disk;
+mod faults;
 mod input;
 mod kills;
 mod lanes;
@@ -23,4 +25,5 @@ mod locking;
 mod misuse;
 mod provider;
 mod results;
+mod secrets;
 mod signals;
