@@ -152,9 +152,12 @@ fn questions_in_jsonl_keep_their_ids() {
             MODEL,
             "-p",
             "{{ question }}",
+            "--job",
+            "ask",
         ])
         .assert_code(0);
-    results::assert_answered(&place.path("questions.results.jsonl"), &asked);
+    // Results are named after their job where nothing else is said.
+    results::assert_answered(&place.path("ask.results.jsonl"), &asked);
     results::assert_billed_once(&provider.invoice(), &asked);
     let jobs = place.run(&["jobs", "--json"]).assert_code(0);
     let job: serde_json::Value = serde_json::from_str(&jobs.stdout).unwrap();

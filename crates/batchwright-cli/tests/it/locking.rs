@@ -70,7 +70,7 @@ fn f_151_the_second_process_names_the_first_and_sends_nothing() {
     place
         .run(&["results", "j", "-o", "part.jsonl"])
         .assert_code(3)
-        .assert_says(&["2 rows have results, 8 have none yet"]);
+        .assert_says(&["2 rows with results, 8 rows without yet"]);
     assert_eq!(results::read(&place.path("part.jsonl")).len(), 2);
 
     assert!(first.is_running());
