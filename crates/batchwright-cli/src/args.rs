@@ -127,6 +127,10 @@ pub(crate) struct RunningArgs {
     /// [default: 15m, in the sandbox 3s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) settle: Option<std::time::Duration>,
+    /// The key, project or address changed and still reaches the same account: look there for batches whose
+    /// creation is unclear
+    #[arg(long)]
+    pub(crate) same_account: bool,
     /// The longest wait between two looks at a batch, and the first one where the provider's queue is full
     /// [default: 5m and 1m, in the sandbox 500ms]
     #[arg(long, value_name = "DURATION", value_parser = duration)]

@@ -37,6 +37,14 @@ pub(crate) fn pairs(file: Option<&Path>) -> anyhow::Result<BTreeMap<String, Stri
     Ok(pairs)
 }
 
+/// Whether the provider is a server on this machine, such as the emulator.
+pub(crate) fn is_local(pairs: &BTreeMap<String, String>) -> bool {
+    let hosts = ["http://127.", "http://localhost", "http://[::1]"];
+    pairs
+        .get("OPENAI_BASE_URL")
+        .is_some_and(|url| hosts.iter().any(|host| url.starts_with(host)))
+}
+
 /// The provider of this name, from these names and values.
 pub(crate) fn provider(
     name: &str,

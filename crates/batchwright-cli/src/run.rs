@@ -29,6 +29,8 @@ use std::{
 
 /// Where the command keeps a job's results file, in the job's record.
 const OUTPUT: &str = "command.output";
+/// The shortest time a create of unclear fate is looked for at a real provider.
+const SHORTEST_SETTLE: Duration = Duration::from_secs(60);
 /// Rows named in the summary; more are counted.
 const NAMED: usize = 20;
 
@@ -112,6 +114,12 @@ pub(crate) async fn go(
         true => Some(sandbox::start(dir, &mut pairs).await?),
         false => None,
     };
+    if args.settle.is_some_and(|settle| settle < SHORTEST_SETTLE) && !environment::is_local(&pairs)
+    {
+        bail!(
+            "--settle is at least 1m with a provider that bills: a batch may show up late in its list"
+        );
+    }
     let provider = environment::provider(&spec.provider, pairs, args.concurrency)?;
     let lane = lane_provider(spec.lane, &provider);
     let mut options = run_options(args, spec.sandbox, chunk_rows)?;
@@ -241,6 +249,7 @@ fn run_options(
     if let Some(settle) = args.settle {
         options.router.settle = settle;
     }
+    options.same_account = args.same_account;
     if let Some(poll) = args.poll {
         options.router.poll_cap = poll;
         options.router.poll_initial = options

@@ -74,6 +74,13 @@ pub trait BatchProvider: Send + Sync {
     /// What it supports; `batch` is always there.
     fn capability(&self) -> &Capability;
 
+    /// What tells the account apart that this provider buys with: a hash of its address, organisation, project
+    /// and key, from which none can be had back. Empty where that cannot be told. A list read under another
+    /// account says nothing about a batch (F-087).
+    fn account(&self) -> &str {
+        ""
+    }
+
     /// The endpoint a request goes to, in the vendor's spelling. Requests of different endpoints do not
     /// share a batch (F-180).
     ///

@@ -66,6 +66,9 @@ pub struct RunOptions {
     /// The most rows of a chunk, 1 or more; without it as many as the provider takes. It bounds what one
     /// create of unclear fate can cost.
     pub chunk_rows: Option<u64>,
+    /// Whether a key, project or address other than the job's earlier one is known to reach the same
+    /// account. Without that, a create of unclear fate is not looked for under another one.
+    pub same_account: bool,
     /// Prices for what outcomes cost.
     pub prices: Arc<PriceTable>,
     /// Where rows are written as they end, in whatever order they do; JSONL only. Without it results are
@@ -79,6 +82,7 @@ impl Default for RunOptions {
             pool: PoolOptions::default(),
             router: RouterOptions::default(),
             chunk_rows: None,
+            same_account: false,
             prices: Arc::new(PriceTable::builtin()),
             live: None,
         }
@@ -142,9 +146,9 @@ impl Job {
         let preflight::Checked { rows, tokens } = match preflight::check(&spec, provider, dir) {
             Ok(checked) => checked,
             Err(error) => {
-                drop(ledger);
                 if is_new {
-                    // A typing error leaves no job behind. Where that fails, an empty one is no harm.
+                    // A typing error leaves no job behind. Where that fails, an empty one is no harm. The lock
+                    // is held until the folder is gone.
                     let _ = std::fs::remove_dir_all(dir);
                 }
                 return Err(error);

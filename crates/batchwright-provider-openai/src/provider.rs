@@ -12,7 +12,7 @@ use batchwright_core::{
     Capability, ChatProvider, Error, InputRef, ListMark, ListMatch, Outcome, Request, Response,
     Result, ResultFile, SealedBatch, SubmissionTag, SubmitError,
 };
-use batchwright_http::Reply;
+use batchwright_http::{Reply, Secret};
 use serde_json::value::RawValue;
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -24,6 +24,8 @@ struct Inner {
     client: Client,
     config: OpenAiConfig,
     name: Arc<str>,
+    /// Tells accounts apart and leads back to none.
+    account: String,
     capability: Capability,
 }
 
@@ -49,6 +51,18 @@ fn capability() -> Capability {
     capability
 }
 
+/// Files and batches belong to a project, which the key may choose alone (F-087).
+fn account(config: &OpenAiConfig) -> String {
+    let organization = config.organization.as_deref().unwrap_or_default();
+    let project = config.project.as_deref().unwrap_or_default();
+    let key = config.api_key.expose();
+    Secret::new(format!(
+        "{}\0{organization}\0{project}\0{key}",
+        config.base_url
+    ))
+    .fingerprint()
+}
+
 impl OpenAi {
     /// The settings of a provider with this key.
     pub fn builder(api_key: impl Into<String>) -> OpenAiBuilder {
@@ -67,6 +81,7 @@ impl OpenAi {
         Self(Arc::new(Inner {
             client,
             name: Arc::from(&*config.name),
+            account: account(&config),
             capability: capability(),
             config,
         }))
@@ -143,6 +158,10 @@ impl BatchProvider for OpenAi {
 
     fn capability(&self) -> &Capability {
         &self.0.capability
+    }
+
+    fn account(&self) -> &str {
+        &self.0.account
     }
 
     fn endpoint<'r>(&'r self, request: &'r Request) -> Result<&'r str> {

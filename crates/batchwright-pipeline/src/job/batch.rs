@@ -8,7 +8,9 @@ use batchwright_core::{
     BatchProvider, ByteStream, Ending, Error, ErrorKind, JournalEntry, JournalEvent, Outcome,
     PriceTable, Request, Result, SealedBatch, SubmissionLog, Timestamp, WireId, WirePrefix,
 };
-use batchwright_ledger::{ChunkWriter, Ledger, OutcomeLog, OutcomeRecord, RowIds, RowSet};
+use batchwright_ledger::{
+    ChunkPhase, ChunkWriter, Ledger, OutcomeLog, OutcomeRecord, RowIds, RowSet,
+};
 use batchwright_router::{
     BatchRouter, ChunkJob, ChunkStore, Control, Join, Joined, KeptFile, Merge, MergeReport, Origin,
     RouterEvent, refused_row,
@@ -24,6 +26,10 @@ use tokio::sync::mpsc;
 
 /// Set once every row of the input is in a sealed chunk.
 const SEALED: &str = "sealed";
+/// What tells the account apart that batches are bought with.
+const ACCOUNT: &str = "account";
+const CHUNK_ROWS: &str = "chunk_rows";
+const OTHER_ACCOUNT: &str = "key, project or address are others now";
 /// Chunks written at the same time, one for each endpoint and model; of more, the fullest is sealed.
 const OPEN_CHUNKS: usize = 16;
 /// Sealed chunks that wait for the router.
@@ -45,6 +51,7 @@ pub(super) async fn run(
         live,
         finished,
     } = running;
+    let other_account = check_account(job, provider.as_ref(), options.same_account)?;
     let mut router =
         BatchRouter::new(options.router.clone()).with_prices(Arc::clone(&options.prices));
     router.register(Arc::clone(&provider))?;
@@ -64,7 +71,7 @@ pub(super) async fn run(
         spec: job.spec().clone(),
         job: job.tag.clone(),
         provider,
-        chunk_rows: options.chunk_rows,
+        chunk_rows: chunk_rows(job, options.chunk_rows)?,
         progress: Arc::clone(&progress),
         chunks: chunk_sender,
     };
@@ -91,10 +98,62 @@ pub(super) async fn run(
     let (end, sealed, ()) = tokio::join!(driver, sealer, watcher);
     let end = end?;
     sealed?;
+    let stopped = end.stopped.map(|error| match error.kind() {
+        ErrorKind::NotFound if other_account => error.context(OTHER_ACCOUNT),
+        _ => error,
+    });
     Ok(LaneEnd {
-        stopped: end.stopped,
+        stopped,
         held: end.held,
     })
+}
+
+/// Whether another account is used than the one the job's batches were bought with. Refuses to look for a
+/// create of unclear fate there, since that account's list says nothing about it (F-087).
+fn check_account(job: &Job, provider: &dyn BatchProvider, same_account: bool) -> Result<bool> {
+    let account = provider.account();
+    // The sandbox is at another address each time, and is nobody's account.
+    if account.is_empty() || job.spec().sandbox {
+        return Ok(false);
+    }
+    let ledger = job.ledger();
+    let is_other = ledger.meta(ACCOUNT)?.is_some_and(|known| known != account);
+    if !is_other || same_account {
+        ledger.set_meta(ACCOUNT, account)?;
+        return Ok(false);
+    }
+    let unclear = |phase: &ChunkPhase| {
+        matches!(
+            phase,
+            ChunkPhase::Creating | ChunkPhase::Unknown | ChunkPhase::Absent
+        )
+    };
+    match ledger
+        .chunks()?
+        .into_iter()
+        .find(|chunk| unclear(&chunk.phase))
+    {
+        None => Ok(true),
+        Some(chunk) => Err(Error::new(
+            ErrorKind::NeedsDecision,
+            format!(
+                "go on: whether chunk {} was bought is known only to the account it was sent with, and {OTHER_ACCOUNT}; \
+                 use those it was started with, or say that they reach the same account",
+                chunk.chunk
+            ),
+        )),
+    }
+}
+
+/// The most rows of a chunk: what is asked for now, else what the job was started with.
+fn chunk_rows(job: &Job, asked: Option<u64>) -> Result<Option<u64>> {
+    let ledger = job.ledger();
+    match asked {
+        Some(rows) => ledger
+            .set_meta(CHUNK_ROWS, &rows.to_string())
+            .map(|()| asked),
+        None => Ok(ledger.meta(CHUNK_ROWS)?.and_then(|rows| rows.parse().ok())),
+    }
 }
 
 fn watch(progress: &JobProgress, event: RouterEvent) {
@@ -455,19 +514,12 @@ impl Merging {
             } => {
                 let origin = origin.bought(handle, self.attempt);
                 let rows: Vec<u64> = ids.iter().map(|(row, _)| row).collect();
-                let mut join = Join::new(provider.as_ref(), self.prefix, &rows, &origin);
-                let mut unreadable = 0;
-                self.join(&mut join, &mut |row, outcome| {
-                    // A line that was cut on its way is whole in the next download (F-106).
-                    if rest.is_none() && matches!(outcome.ending, Ending::Unreadable(_)) {
-                        unreadable += 1;
-                        return Ok(());
-                    }
-                    visit(row, outcome)
-                })?;
+                let join = || Join::new(provider.as_ref(), self.prefix, &rows, &origin);
                 let Some(rest) = rest else {
-                    return Ok(join.missing().count() as u64 + unreadable);
+                    return self.while_lines_may_be_missing(join, visit);
                 };
+                let mut join = join();
+                self.join(&mut join, visit)?;
                 for row in join.missing() {
                     visit(row, &origin.outcome(rest.clone()))?;
                 }
@@ -486,6 +538,30 @@ impl Merging {
             }
         }
         Ok(0)
+    }
+
+    /// Visits successes, and everything else only where every row has a line that can be read: another
+    /// download may hold a success in the place of an error, or a line whole that was cut (F-082, F-106).
+    fn while_lines_may_be_missing<'j>(
+        &self,
+        join: impl Fn() -> Join<'j>,
+        visit: &mut dyn FnMut(u64, &Outcome) -> Result<()>,
+    ) -> Result<u64> {
+        let (mut unreadable, mut others) = (0, 0);
+        let mut first = join();
+        self.join(&mut first, &mut |row, outcome| {
+            match outcome.ending {
+                Ending::Succeeded(_) | Ending::Refused(_) => visit(row, outcome)?,
+                Ending::Unreadable(_) => unreadable += 1,
+                _ => others += 1,
+            }
+            Ok(())
+        })?;
+        let missing = first.missing().count() as u64 + unreadable;
+        if missing == 0 && others > 0 {
+            self.join(&mut join(), visit)?;
+        }
+        Ok(missing)
     }
 
     /// Visits every row's outcome that a file holds a line for.
@@ -569,5 +645,93 @@ fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
                 reader.consume(all);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{JobSpec, LaneProvider};
+    use batchwright_core::{InputRef, Lane, ListMark, SubmissionTag};
+    use batchwright_provider_openai::OpenAi;
+
+    fn provider(key: &str) -> OpenAi {
+        OpenAi::builder(key)
+            .base_url("http://127.0.0.1:1/v1")
+            .build()
+            .unwrap()
+    }
+
+    /// A job of one chunk whose create is under way by the account of `key`.
+    fn job(dir: &std::path::Path, key: &str) -> Job {
+        let input = dir.join("in.jsonl");
+        std::fs::write(&input, "{\"q\":\"a\"}\n").unwrap();
+        let mut spec = JobSpec::new(input, "openai", Lane::Batch).with_prompt("{{ q }}");
+        spec.model = Some("gpt-4o-mini".to_owned());
+        let lane = LaneProvider::Batch(Arc::new(provider(key)));
+        let job = Job::open(&dir.join("job"), spec, &lane).unwrap();
+        check_account(&job, &provider(key), false).unwrap();
+        let sealing = Sealing {
+            ledger: job.ledger().clone(),
+            spec: job.spec().clone(),
+            job: job.tag.clone(),
+            provider: Arc::new(provider(key)),
+            chunk_rows: None,
+            progress: Arc::new(JobProgress::new()),
+            chunks: mpsc::channel(1).0,
+        };
+        sealing.run().unwrap();
+        job
+    }
+
+    fn append(job: &Job, event: JournalEvent) {
+        let entry = JournalEntry::new(1, Timestamp::from_unix_seconds(1), event);
+        job.ledger().append_blocking(&[entry]).unwrap();
+    }
+
+    #[test]
+    fn f_087_another_accounts_list_is_not_asked_about_an_unclear_create() {
+        let dir = tempfile::tempdir().unwrap();
+        let job = job(dir.path(), "one");
+        let tag = SubmissionTag::new(&job.tag, 1, 1, "r").unwrap();
+        let input = InputRef("file-1".to_owned());
+        assert!(
+            check_account(&job, &provider("two"), false).unwrap(),
+            "nothing is unclear yet"
+        );
+
+        append(&job, JournalEvent::UploadIntent { tag: tag.clone() });
+        append(
+            &job,
+            JournalEvent::CreateIntent {
+                tag,
+                input,
+                mark: ListMark::default(),
+            },
+        );
+        let error = check_account(&job, &provider("two"), false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NeedsDecision);
+        assert!(!check_account(&job, &provider("one"), false).unwrap());
+        // Whoever says so goes on with the other key, and it is the job's from then on.
+        assert!(!check_account(&job, &provider("two"), true).unwrap());
+        assert!(check_account(&job, &provider("one"), false).is_err());
+    }
+
+    #[test]
+    fn f_204_the_record_of_the_account_leads_back_to_no_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let job = job(dir.path(), "sk-CANARY");
+        let account = job.ledger().meta(ACCOUNT).unwrap().unwrap();
+        assert_eq!(account.len(), 16);
+        assert!(!account.contains("CANARY"));
+    }
+
+    #[test]
+    fn a_resumed_job_keeps_the_size_of_its_chunks() {
+        let dir = tempfile::tempdir().unwrap();
+        let job = job(dir.path(), "one");
+        assert_eq!(chunk_rows(&job, None).unwrap(), None);
+        assert_eq!(chunk_rows(&job, Some(100)).unwrap(), Some(100));
+        assert_eq!(chunk_rows(&job, None).unwrap(), Some(100));
     }
 }

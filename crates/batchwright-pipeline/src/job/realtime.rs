@@ -1,12 +1,14 @@
 //! The realtime lane of a job: rows through the pool, intents and outcomes through the segments.
 
-use super::{Job, JobProgress, LaneEnd, LiveLine, Running, blocking, open_source, request_builder};
+use super::{
+    Job, JobProgress, JobSpec, LaneEnd, LiveLine, Running, blocking, open_source, request_builder,
+};
 use async_trait::async_trait;
 use batchwright_core::{ChatProvider, Ending, Error, Lane, Money, Outcome, Result};
 use batchwright_ledger::{OutcomeLog, OutcomeRecord, RowSet};
-use batchwright_realtime::{DispatchLog, EndReason, ParallelPool, WorkItem};
+use batchwright_realtime::{DispatchLog, EndReason, ParallelPool, Unfinished, WorkItem};
 use futures::StreamExt;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::mpsc;
 
 /// Rows read ahead of the pool: enough to hide a slow disk, few enough to weigh nothing.
@@ -87,60 +89,100 @@ pub(super) async fn run(
     let (ended, finished) = tokio::join!(drained, reader);
     let finished = finished?;
     let mut end = LaneEnd::default();
+    let mut unclear = BTreeMap::new();
     if let Some(ended) = ended {
-        // These had an intent and were not sent, or were refused without work: they cost nothing.
-        let unpaid = ended
+        // Rows that had an intent and were not sent, or were refused without work, cost nothing.
+        let (unpaid, paid): (Vec<&Unfinished>, Vec<&Unfinished>) = ended
             .unfinished
             .iter()
-            .filter(|row| row.possibly_paid_attempts == 0);
-        let unpaid: Vec<u64> = unpaid.map(|unfinished| unfinished.row).collect();
+            .partition(|row| row.possibly_paid_attempts == 0);
         if !unpaid.is_empty() {
-            log.withdraw(&unpaid).await?;
+            let rows: Vec<u64> = unpaid.iter().map(|unfinished| unfinished.row).collect();
+            log.withdraw(&rows).await?;
         }
+        unclear.extend(
+            paid.iter()
+                .map(|unfinished| (unfinished.row, unfinished.possibly_paid_attempts)),
+        );
         if let EndReason::Stopped(error) = ended.reason {
             end.stopped = Some(error);
         }
     }
     if control.cancel.is_cancelled() && end.stopped.is_none() {
-        cancel_rest(job, &progress, finished, log, live).await?;
+        let rest = Rest {
+            spec: job.spec().clone(),
+            finished,
+            unclear,
+        };
+        cancel_rest(job, &progress, rest, log, live).await?;
     }
     Ok(end)
+}
+
+/// Rows that end as cancelled.
+struct Rest {
+    spec: JobSpec,
+    /// Rows that had their outcome before.
+    finished: RowSet,
+    /// Attempts of this run that may have been billed.
+    unclear: BTreeMap<u64, u32>,
+}
+
+impl Rest {
+    /// Visits each row that has no outcome. `open` are rows with an intent whose fate is unclear.
+    fn each(
+        &self,
+        open: &RowSet,
+        mut visit: impl FnMut(u64, &Outcome) -> Result<()>,
+    ) -> Result<()> {
+        let builder = request_builder(&self.spec)?;
+        for row in open_source(&self.spec)? {
+            let row = row.map_err(Error::from)?;
+            let number = row.number();
+            if self.finished.contains(number) {
+                continue;
+            }
+            let mut outcome = Outcome::new(builder.build(&row)?.custom_id, Ending::Cancelled);
+            outcome.provenance.lane = Some(Lane::Realtime);
+            outcome.provenance.possibly_paid_attempts =
+                self.unclear.get(&number).copied().unwrap_or(0);
+            if !open.contains(number) {
+                outcome.provenance.cost = Some(Money::ZERO);
+            }
+            visit(number, &outcome)?;
+        }
+        Ok(())
+    }
 }
 
 /// Gives every row without an outcome the ending `cancelled`.
 async fn cancel_rest(
     job: &Job,
     progress: &Arc<JobProgress>,
-    finished: RowSet,
+    mut rest: Rest,
     log: OutcomeLog,
     live: Option<mpsc::Sender<LiveLine>>,
 ) -> Result<()> {
-    let (spec, ledger, progress) = (
-        job.spec().clone(),
-        job.ledger().clone(),
-        Arc::clone(progress),
-    );
+    let (ledger, progress) = (job.ledger().clone(), Arc::clone(progress));
     blocking(move || {
-        let builder = request_builder(&spec)?;
-        let mut finished = finished;
-        finished.extend(ledger.scan()?.finished.iter());
+        let scan = ledger.scan()?;
+        rest.finished.extend(scan.finished.iter());
+        let open: RowSet = scan.in_flight.iter().copied().collect();
         let mut writer = log.bulk();
-        for row in open_source(&spec)? {
-            let row = row.map_err(Error::from)?;
-            if finished.contains(row.number()) {
-                continue;
-            }
-            let mut outcome = Outcome::new(builder.build(&row)?.custom_id, Ending::Cancelled);
-            outcome.provenance.lane = Some(Lane::Realtime);
-            outcome.provenance.cost = Some(Money::ZERO);
-            let line = record(row.number(), &outcome, false);
-            writer.push(&line)?;
-            progress.record(&outcome);
-            if let Some(live) = &live {
-                let _ = live.blocking_send((row.number(), line));
-            }
+        rest.each(&open, |row, outcome| {
+            writer.push(&record(row, outcome, false))?;
+            progress.record(outcome);
+            Ok(())
+        })?;
+        writer.finish()?;
+        if let Some(live) = live {
+            rest.each(&open, |row, outcome| {
+                // Where nobody takes it, whoever did tells why.
+                let _ = live.blocking_send((row, record(row, outcome, false)));
+                Ok(())
+            })?;
         }
-        writer.finish()
+        Ok(())
     })
     .await
 }
