@@ -419,26 +419,10 @@ struct Writer {
     joined: Vec<u8>,
 }
 
-fn gather(queue: &mut mpsc::Receiver<Command>, group: &mut Vec<Command>) {
-    let turns: usize = std::env::var("TURNS")
-        .ok()
-        .and_then(|t| t.parse().ok())
-        .unwrap_or(8);
-    if turns > 0 && group.len() > 1 {
-        thread::sleep(std::time::Duration::from_micros(turns as u64));
-        while group.len() < QUEUE
-            && let Ok(command) = queue.try_recv()
-        {
-            group.push(command);
-        }
-    }
-}
-
 impl Writer {
     fn run(mut self, mut queue: mpsc::Receiver<Command>) {
         let mut group = Vec::new();
         while queue.blocking_recv_many(&mut group, QUEUE) > 0 {
-            gather(&mut queue, &mut group);
             let mut waiting = Vec::new();
             for command in group.drain(..) {
                 if let Work::Finish = command.work {
