@@ -165,12 +165,13 @@ fn chain(
 }
 
 impl Journal {
-    /// Opens `path`, which exists, possibly empty; makes its tables where there are none.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Opens `path`, which exists, possibly empty; makes its tables where there are none and `may_start`
+    /// has nothing against it.
+    pub(crate) fn open(path: &Path, may_start: impl FnOnce() -> Result<()>) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection =
             Connection::open_with_flags(path, flags).map_err(|error| failed("open", error))?;
-        let set_up = |connection: &mut Connection| -> rusqlite::Result<i64> {
+        let set_up = |connection: &mut Connection| -> rusqlite::Result<Result<i64>> {
             connection.busy_timeout(Duration::from_secs(5))?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "FULL")?;
@@ -178,19 +179,26 @@ impl Journal {
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let version = user_version(&transaction)?;
             if version == 0 {
+                if let Err(error) = may_start() {
+                    return Ok(Err(error));
+                }
                 transaction.execute_batch(SCHEMA)?;
                 transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             }
             transaction.commit()?;
-            user_version(connection)
+            user_version(connection).map(Ok)
         };
-        let version = set_up(&mut connection).map_err(|error| failed("open", error))?;
+        let version = set_up(&mut connection).map_err(|error| failed("open", error))??;
         Self::new(connection, version)
     }
 
     /// Opens `path` beside whoever writes it.
     pub(crate) fn open_read_only(path: &Path) -> Result<Self> {
+        // SQLite would remove a WAL beside it, which may hold everything.
+        if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
+            return Err(edited("it is empty"));
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection =
             Connection::open_with_flags(path, flags).map_err(|error| failed("open", error))?;
@@ -202,6 +210,9 @@ impl Journal {
     }
 
     fn new(connection: Connection, version: i64) -> Result<Self> {
+        if version == 0 {
+            return Err(edited("it is empty"));
+        }
         if version != SCHEMA_VERSION {
             return Err(Error::new(
                 ErrorKind::Storage,

@@ -95,9 +95,18 @@ impl Ledger {
                 .map_err(|error| files::storage("create", &database, error))?;
             files::sync_folder(&folder)?;
         } else {
-            files::open(&database, Access::Write)?;
+            let file = files::open(&database, Access::Write)?;
+            let emptied = file
+                .metadata()
+                .map_err(|error| files::storage("open", &database, error))?
+                .len()
+                == 0;
+            // Asked before SQLite sees the file: beside an empty one it removes a WAL that may hold everything.
+            if emptied {
+                refuse_lost_journal(&folder)?;
+            }
         }
-        let mut journal = Journal::open(&database)?;
+        let mut journal = Journal::open(&database, || refuse_lost_journal(&folder))?;
         journal.check()?;
         let epoch = journal.begin_epoch(&holder)?;
         for inner in [&folder, &folder.join("chunks"), &folder.join("set-aside")] {
@@ -542,7 +551,7 @@ fn refuse_lost_journal(folder: &Path) -> Result<()> {
             return Err(Error::new(
                 ErrorKind::Storage,
                 format!(
-                    "open {}: the job's files are there and its ledger.sqlite is gone; restore it, or start in a new folder",
+                    "open {}: the job's files are there and its ledger.sqlite is gone or empty; restore it, or start in a new folder",
                     folder.display()
                 ),
             ));

@@ -247,3 +247,38 @@ fn a_lost_journal_is_not_started_over() {
     assert!(error.message().contains("ledger.sqlite is gone"), "{error}");
     assert!(Ledger::open_read_only(&job).is_err());
 }
+
+#[test]
+fn f_155_an_emptied_journal_is_not_started_over() {
+    for inner in ["chunks", "raw", "segments"] {
+        let (folder, ledger) = job();
+        drop(ledger);
+        let job = folder.path().join("job");
+        let database = job.join("ledger.sqlite");
+        let tables = fs::read(&database).unwrap();
+        fs::write(job.join(inner).join("000001-0001.jsonl"), "").unwrap();
+        // A SQLite database in which nothing was ever made: its version is 0.
+        let mut bare = tables[..4096].to_vec();
+        bare[60..64].fill(0);
+        bare[28..32].copy_from_slice(&1_u32.to_be_bytes());
+        bare[100..].fill(0);
+        bare[100] = 13;
+        bare[105..107].copy_from_slice(&4096_u16.to_be_bytes());
+        for lost in [Vec::new(), bare] {
+            fs::write(&database, &lost).unwrap();
+            // What SQLite keeps beside it may be all that is left to restore from.
+            fs::write(job.join("ledger.sqlite-wal"), "rest").unwrap();
+            let error = Ledger::open(&job).unwrap_err();
+            assert!(error.message().contains("gone or empty"), "{error}");
+            assert!(Ledger::open_read_only(&job).is_err());
+            if lost.is_empty() {
+                assert_eq!(fs::read(job.join("ledger.sqlite-wal")).unwrap(), b"rest");
+            }
+            fs::remove_file(job.join("ledger.sqlite-wal")).ok();
+        }
+        // A first start that was cut off before it had bought anything goes on.
+        fs::remove_file(job.join(inner).join("000001-0001.jsonl")).unwrap();
+        fs::write(&database, "").unwrap();
+        assert_eq!(Ledger::open(&job).unwrap().epoch(), 1);
+    }
+}
