@@ -77,6 +77,14 @@ pub(crate) struct ChunkFile {
     pub(crate) rows_sha256: String,
 }
 
+/// What a raw file was when it was whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Download {
+    pub(crate) chunk: u32,
+    pub(crate) sha256: String,
+    pub(crate) bytes: u64,
+}
+
 /// A segment nobody appends to any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SealedSegment {
@@ -420,8 +428,8 @@ impl Journal {
         read().map_err(|error| failed("read", error))
     }
 
-    /// The newest `Downloaded` fact of every raw file: its name, SHA-256 and size.
-    pub(crate) fn downloads(&self) -> Result<BTreeMap<String, (String, u64)>> {
+    /// The newest `Downloaded` fact of every raw file, by its name.
+    pub(crate) fn downloads(&self) -> Result<BTreeMap<String, Download>> {
         let read = || -> rusqlite::Result<Vec<(u32, String)>> {
             self.connection
                 .prepare_cached(
@@ -439,7 +447,12 @@ impl Journal {
                 ..
             } = parse_event(chunk, &body)?
             {
-                downloads.insert(file, (sha256, bytes));
+                let download = Download {
+                    chunk,
+                    sha256,
+                    bytes,
+                };
+                downloads.insert(file, download);
             }
         }
         Ok(downloads)
@@ -504,8 +517,12 @@ impl Journal {
     }
 
     /// Checks the database's pages and indexes, the chain of digests over the journal, and that every state is the
-    /// fold of its facts (F-155).
+    /// fold of its facts (F-155). All of it as of one moment, whoever writes meanwhile.
     pub(crate) fn check(&self) -> Result<()> {
+        let _snapshot = self
+            .connection
+            .unchecked_transaction()
+            .map_err(|error| failed("read", error))?;
         let answer: String = self
             .connection
             .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))

@@ -47,6 +47,39 @@ impl SegmentName {
 
 /// The segments in a job's folder, oldest first. Files of other names are none of ours.
 pub(crate) fn list(folder: &Path) -> Result<Vec<SegmentName>> {
+    let names = read_names(folder)?;
+    // A folder that is written to while it is read may show a file and not the one made just before; read
+    // again, it shows both.
+    if gap(&names).is_some() {
+        return read_names(folder);
+    }
+    Ok(names)
+}
+
+/// The first number an epoch's series lacks.
+fn gap(names: &[SegmentName]) -> Option<SegmentName> {
+    let mut before = SegmentName {
+        epoch: 0,
+        number: 0,
+    };
+    for &name in names {
+        let number = if name.epoch == before.epoch {
+            before.number + 1
+        } else {
+            1
+        };
+        if name.number != number {
+            return Some(SegmentName {
+                epoch: name.epoch,
+                number,
+            });
+        }
+        before = name;
+    }
+    None
+}
+
+fn read_names(folder: &Path) -> Result<Vec<SegmentName>> {
     let folder = folder.join("segments");
     let failed = |error| files::storage("read", &folder, error);
     let mut names = Vec::new();
@@ -308,26 +341,10 @@ impl Segments {
                 return Err(gone(name, &self.folder));
             }
         }
-        let mut before = SegmentName {
-            epoch: 0,
-            number: 0,
-        };
-        for &name in &self.names {
-            let expected = if name.epoch == before.epoch {
-                before.number + 1
-            } else {
-                1
-            };
-            if name.number != expected {
-                let missing = SegmentName {
-                    epoch: name.epoch,
-                    number: expected,
-                };
-                return Err(gone(missing, &self.folder));
-            }
-            before = name;
+        match gap(&self.names) {
+            Some(missing) => Err(gone(missing, &self.folder)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     pub(crate) fn names(&self) -> &[SegmentName] {

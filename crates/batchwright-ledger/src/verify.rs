@@ -2,15 +2,26 @@
 
 use crate::{
     files::{self, Access},
+    journal::Download,
     ledger::Ledger,
     raw,
     segment::SegmentName,
 };
 use batchwright_core::{Error, Result};
-use std::path::Path;
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// Rows a finding names at most.
 const NAMED_ROWS: usize = 20;
+/// How long the fact of a download that differs is waited for: whoever makes a download again puts the file
+/// in place first, and its fact is durable two syncs later.
+const SETTLE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What a check of a job found.
 #[derive(Clone, Debug, Default)]
@@ -87,12 +98,29 @@ impl VerifyReport {
     }
 
     fn check_raw_files(&mut self, ledger: &Ledger) -> Result<()> {
+        let merged: BTreeSet<u32> = ledger
+            .chunks()?
+            .into_iter()
+            .filter(|state| state.phase.is_merged())
+            .map(|state| state.chunk)
+            .collect();
         let downloads = ledger.journal().downloads()?;
-        for (file, (sha256, bytes)) in downloads {
+        let mut suspects = Vec::new();
+        for (file, known) in downloads {
             self.raw_files += 1;
-            let checked =
-                raw::path_of(ledger, &file).and_then(|path| compare(&path, &sha256, bytes));
-            self.note(format!("raw/{file}"), checked);
+            if let Err(error) = check_raw_file(ledger, &file, &known, &merged) {
+                suspects.push((file, known, error));
+            }
+        }
+        let deadline = Instant::now() + SETTLE;
+        while !suspects.is_empty() && Instant::now() < deadline {
+            thread::sleep(PAUSE);
+            // A file that has a newer fact was replaced since the facts were read.
+            let newest = ledger.journal().downloads()?;
+            suspects.retain(|(file, known, _)| newest.get(file) == Some(known));
+        }
+        for (file, _, error) in suspects {
+            self.find(format!("raw/{file}"), error.message());
         }
         Ok(())
     }
@@ -150,6 +178,22 @@ fn name_rows(what: &str, rows: impl Iterator<Item = u64>) -> Option<String> {
         ""
     };
     (count > 0).then(|| format!("{count} rows {what}: {}{more}", first.join(", ")))
+}
+
+fn check_raw_file(
+    ledger: &Ledger,
+    file: &str,
+    known: &Download,
+    merged: &BTreeSet<u32>,
+) -> Result<()> {
+    let path = raw::path_of(ledger, file)?;
+    let absent =
+        fs::symlink_metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    // While its rows are not all there, a download may be thrown away and made again.
+    if absent && !merged.contains(&known.chunk) {
+        return Ok(());
+    }
+    compare(&path, &known.sha256, known.bytes)
 }
 
 fn compare(path: &Path, sha256: &str, bytes: u64) -> Result<(), Error> {
