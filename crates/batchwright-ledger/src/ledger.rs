@@ -48,6 +48,8 @@ struct Inner {
     /// Held, never read: the kernel releases it with the process, however that ends (F-152).
     lock: Option<File>,
     next_segment: AtomicU32,
+    /// How many outcome logs were started.
+    runs: AtomicU32,
     outcome_log: Mutex<Weak<Shared>>,
     /// Raw files being written by this process.
     downloading: Mutex<HashSet<String>>,
@@ -146,6 +148,7 @@ impl Ledger {
             epoch,
             lock,
             next_segment: AtomicU32::new(1),
+            runs: AtomicU32::new(0),
             outcome_log: Mutex::new(Weak::new()),
             downloading: Mutex::new(HashSet::new()),
         }))
@@ -194,6 +197,10 @@ impl Ledger {
             epoch: self.0.epoch,
             number,
         }
+    }
+
+    pub(crate) fn next_run(&self) -> u32 {
+        self.0.runs.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(crate) fn downloading(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -361,7 +368,8 @@ impl Ledger {
         SetAside::new(self, chunk, attempt, label)
     }
 
-    /// The log outcomes are appended to; the same one while a handle to it lives.
+    /// The log outcomes are appended to; the same one while a handle to it lives. Another one after it is
+    /// another run: what was in flight and is sent again is counted as after a crash.
     ///
     /// # Errors
     /// `Unexpected` where the ledger was opened for reading; `Storage` where no thread can be started.

@@ -94,7 +94,10 @@ impl OutcomeLog {
     pub(crate) fn start_with(ledger: Ledger, segment_bytes: u64, create: Create) -> Result<Self> {
         let folder = ledger.folder().to_owned();
         let (sender, queue) = mpsc::channel(QUEUE);
+        let run = ledger.next_run();
         let writer = Writer {
+            // The first run of an epoch is told by the epoch.
+            new_run: (run > 1).then_some(run),
             ledger,
             create,
             segment_bytes,
@@ -411,6 +414,8 @@ struct Current {
 /// The thread's state.
 struct Writer {
     ledger: Ledger,
+    /// The run's number, until its first line is written.
+    new_run: Option<u32>,
     create: Create,
     segment_bytes: u64,
     current: Option<Current>,
@@ -466,6 +471,10 @@ impl Writer {
     fn write(&mut self, group: &[Command]) -> Result<()> {
         let (mut new_outcomes, mut new_intents, mut wants_sync) = (0, 0, false);
         self.joined.clear();
+        if let Some(run) = self.new_run.take() {
+            record::write_run(run, &mut self.joined);
+            self.joined.push(b'\n');
+        }
         for command in group {
             if let Work::Write {
                 bytes,

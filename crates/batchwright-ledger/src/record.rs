@@ -430,6 +430,12 @@ pub(crate) fn write_withdrawn(row: u64, line: &mut Vec<u8>) {
     line.extend_from_slice(format!("{{\"v\":{VERSION},\"withdrawn\":{row}}}").as_bytes());
 }
 
+/// Appends the line that begins another run of the same process, without a newline: intents before it belong
+/// to an earlier one, as those of an older epoch do.
+pub(crate) fn write_run(run: u32, line: &mut Vec<u8>) {
+    line.extend_from_slice(format!("{{\"v\":{VERSION},\"run\":{run}}}").as_bytes());
+}
+
 /// The parts of a segment's line that accounting needs.
 #[derive(Deserialize)]
 pub(crate) struct Summary<'a> {
@@ -440,6 +446,8 @@ pub(crate) struct Summary<'a> {
     intent: Option<u64>,
     #[serde(default)]
     withdrawn: Option<u64>,
+    #[serde(default)]
+    run: Option<u64>,
     #[serde(borrow, default)]
     pub(crate) status: &'a str,
     #[serde(default)]
@@ -469,6 +477,8 @@ pub(crate) enum Entry<'a> {
         row: u64,
         summary: Summary<'a>,
     },
+    /// Another run of the same process begins.
+    Run,
 }
 
 impl Summary<'_> {
@@ -486,19 +496,24 @@ impl<'a> Entry<'a> {
     pub(crate) fn parse(line: &'a [u8]) -> Result<Self, String> {
         let summary: Summary<'_> = serde_json::from_slice(line)
             .map_err(|error| format!("it is no outcome ({:?} error)", error.classify()))?;
-        let entry = match (summary.row, summary.intent, summary.withdrawn) {
-            (Some(row), None, None) => {
+        let kinds = (summary.row, summary.intent, summary.withdrawn, summary.run);
+        let entry = match kinds {
+            (Some(row), None, None, None) => {
                 check(summary.v, row, summary.status)
                     .map_err(|error| error.message().to_owned())?;
                 Self::Outcome { row, summary }
             }
-            (None, Some(row), None) => {
+            (None, Some(row), None, None) => {
                 check(summary.v, row, "missing").map_err(|error| error.message().to_owned())?;
                 Self::Intent { row }
             }
-            (None, None, Some(row)) => {
+            (None, None, Some(row), None) => {
                 check(summary.v, row, "missing").map_err(|error| error.message().to_owned())?;
                 Self::Withdrawn { row }
+            }
+            (None, None, None, Some(_)) => {
+                check(summary.v, 0, "missing").map_err(|error| error.message().to_owned())?;
+                Self::Run
             }
             _ => return Err("it is neither an outcome nor an intent".to_owned()),
         };

@@ -45,13 +45,13 @@ pub struct Scan {
     pub in_flight: Vec<u64>,
     /// How many such rows there are.
     pub in_flight_rows: u64,
-    /// Rows that were in flight when a process ended and were sent again later, ascending, at most 100 000:
-    /// they may have been billed twice.
+    /// Rows that were in flight when a process or its outcome log ended and were sent again later, ascending,
+    /// at most 100 000: they may have been billed twice.
     pub interrupted: Vec<u64>,
     /// How many such rows there are.
     pub interrupted_rows: u64,
     /// Attempts that may have been billed besides the final ones: those the outcomes name, and one for each
-    /// time a row was in flight when a process ended and was sent again.
+    /// time a row was in flight when a process or its outcome log ended and was sent again.
     pub possibly_paid: u64,
     /// Rows whose outcome tells of attempts that may have been billed besides the final one, ascending, at
     /// most 100 000.
@@ -136,6 +136,7 @@ impl Scan {
         while let Some((segment, _, entry)) = segments.next()? {
             sent.enter(epochs[segment]);
             match entry {
+                Entry::Run => sent.cut(),
                 Entry::Withdrawn { row } => {
                     sent.open.remove(row);
                 }
@@ -225,9 +226,9 @@ impl Scan {
 #[derive(Default)]
 struct Sent {
     epoch: u64,
-    /// Intents of this epoch without an outcome.
+    /// Intents of this run without an outcome.
     open: RowSet,
-    /// Intents of older epochs without an outcome: their process ended first.
+    /// Intents of earlier runs without an outcome: their process, or their log, ended first.
     cut: RowSet,
     /// Cut rows that were sent again.
     again: RowSet,
@@ -238,9 +239,14 @@ impl Sent {
     fn enter(&mut self, epoch: u64) {
         if epoch != self.epoch {
             self.epoch = epoch;
-            let open = std::mem::take(&mut self.open);
-            self.cut.extend(open.iter());
+            self.cut();
         }
+    }
+
+    /// Another run begins: what was open is nobody's any more.
+    fn cut(&mut self) {
+        let open = std::mem::take(&mut self.open);
+        self.cut.extend(open.iter());
     }
 
     fn intent(&mut self, row: u64) {

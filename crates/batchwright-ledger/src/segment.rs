@@ -112,7 +112,7 @@ pub(crate) fn close_dead(folder: &Path, journal: &mut Journal) -> Result<()> {
             match lines.line().entry() {
                 Ok(Entry::Outcome { .. }) => outcomes += 1,
                 Ok(Entry::Intent { .. }) => intents += 1,
-                Ok(Entry::Withdrawn { .. }) => {}
+                Ok(Entry::Withdrawn { .. } | Entry::Run) => {}
                 // Not this place's to judge: whoever reads the outcomes names the line.
                 Err(_) => {}
             }

@@ -238,6 +238,42 @@ async fn rows_that_may_have_been_paid_twice_are_named() {
 }
 
 #[tokio::test]
+async fn rows_sent_again_by_a_later_run_of_the_same_process_are_named() {
+    let (folder, ledger) = job();
+    let log = ledger.outcome_log().unwrap();
+    for row in 0..5 {
+        log.intent(row, 1).await.unwrap();
+    }
+    log.append(success(0)).await.unwrap();
+    log.withdraw(&[4]).await.unwrap();
+    // A handle to the same log is the same run.
+    let same = ledger.outcome_log().unwrap();
+    same.intent(1, 2).await.unwrap();
+    assert_eq!(ledger.scan().unwrap().interrupted_rows, 0);
+    drop(same);
+    log.finish().await.unwrap();
+    // A run that writes nothing leaves nothing.
+    ledger.outcome_log().unwrap().finish().await.unwrap();
+    let log = ledger.outcome_log().unwrap();
+    log.intent(2, 1).await.unwrap();
+    log.intent(4, 1).await.unwrap();
+    log.append_batch(vec![success(1), success(2), success(4)])
+        .await
+        .unwrap();
+    log.finish().await.unwrap();
+    let scan = ledger.scan().unwrap();
+    assert_eq!((scan.interrupted, scan.possibly_paid), (vec![1, 2], 2));
+    assert_eq!((scan.in_flight, scan.intents), (vec![3], 8));
+    assert!(ledger.verify(None).unwrap().is_ok());
+    drop(ledger);
+    let ledger = Ledger::open(&folder.path().join("job")).unwrap();
+    let log = ledger.outcome_log().unwrap();
+    log.append(success(3)).await.unwrap();
+    let scan = ledger.scan().unwrap();
+    assert_eq!((scan.interrupted, scan.possibly_paid), (vec![1, 2, 3], 3));
+}
+
+#[tokio::test]
 async fn a_row_whose_intent_was_taken_back_is_not_named() {
     let (folder, ledger) = job();
     let log = ledger.outcome_log().unwrap();
