@@ -1,8 +1,8 @@
 //! `emulator`.
 
-use crate::{args::EmulatorArgs, exit::Exit, named_file, signals, terminal::say};
+use crate::{args::EmulatorArgs, exit::Exit, named_file, providers, signals, terminal::say};
 use anyhow::Context;
-use batchwright::emulator::{Emulator, EmulatorConfig, Face, FaultRule, Limits};
+use batchwright::emulator::{Emulator, EmulatorConfig, FaultRule, Limits};
 
 pub(crate) async fn emulator(args: EmulatorArgs) -> anyhow::Result<Exit> {
     let mut config = EmulatorConfig::default()
@@ -35,10 +35,9 @@ pub(crate) async fn emulator(args: EmulatorArgs) -> anyhow::Result<Exit> {
     limits.max_in_flight = args.max_concurrency;
     limits.enqueued_tokens = args.enqueued_tokens;
     let emulator = Emulator::start(config.with_limits(limits)).await?;
-    say(format_args!(
-        "OPENAI_BASE_URL={}",
-        emulator.base_url(Face::OpenAi)
-    ));
+    for line in providers::base_urls(&emulator) {
+        say(line);
+    }
     say(format_args!("control: {}", emulator.control_url()));
     signals::signal().await;
     emulator.shutdown().await;

@@ -1,19 +1,12 @@
 //! Keys and addresses: from the environment or a file, never from the command line.
 
-use crate::named_file;
+use crate::{named_file, providers::Pairs};
 use anyhow::bail;
-use batchwright::{
-    core::{Error, ErrorKind},
-    openai::{OpenAi, OpenAiBuilder, OpenAiConfig},
-};
-use std::{collections::BTreeMap, path::Path};
-
-/// Providers this command knows, and what they are built from.
-pub(crate) const PROVIDERS: &[&str] = &["openai"];
+use std::path::Path;
 
 /// Names and values: the environment's, and for what it lacks those of a file.
-pub(crate) fn pairs(file: Option<&Path>) -> anyhow::Result<BTreeMap<String, String>> {
-    let mut pairs = BTreeMap::new();
+pub(crate) fn pairs(file: Option<&Path>) -> anyhow::Result<Pairs> {
+    let mut pairs = Pairs::new();
     if let Some(path) = file {
         let text = named_file::read(path)?;
         for (number, line) in (1..).zip(text.lines()) {
@@ -35,43 +28,6 @@ pub(crate) fn pairs(file: Option<&Path>) -> anyhow::Result<BTreeMap<String, Stri
     }
     pairs.extend(std::env::vars().filter(|(_, value)| !value.is_empty()));
     Ok(pairs)
-}
-
-/// Whether the provider is a server on this machine, such as the emulator.
-pub(crate) fn is_local(pairs: &BTreeMap<String, String>) -> bool {
-    let hosts = ["http://127.", "http://localhost", "http://[::1]"];
-    pairs
-        .get("OPENAI_BASE_URL")
-        .is_some_and(|url| hosts.iter().any(|host| url.starts_with(host)))
-}
-
-/// The provider of this name, from these names and values.
-pub(crate) fn provider(
-    name: &str,
-    pairs: BTreeMap<String, String>,
-    concurrency: usize,
-) -> Result<OpenAi, Error> {
-    match name {
-        "openai" => {
-            let config = OpenAiConfig::from_env(pairs).map_err(|error| {
-                let message = format!(
-                    "{} or use --env-file FILE; --sandbox needs none",
-                    error.message()
-                );
-                Error::new(error.kind(), message)
-            })?;
-            OpenAiBuilder::from(config)
-                .max_in_flight(concurrency)
-                .build()
-        }
-        _ => Err(Error::new(
-            ErrorKind::ConfigInvalid,
-            format!(
-                "no provider is called {name:?}; there is {}",
-                PROVIDERS.join(", ")
-            ),
-        )),
-    }
 }
 
 #[cfg(test)]

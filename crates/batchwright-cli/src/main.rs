@@ -15,6 +15,7 @@ mod exit;
 mod folder;
 mod named_file;
 mod progress;
+mod providers;
 mod sandbox;
 mod signals;
 mod terminal;

@@ -6,6 +6,7 @@ use crate::{
     exit::Exit,
     folder, named_file,
     progress::{self, Style},
+    providers::{self, Connection},
     sandbox, signals,
     terminal::{count, rows as rows_of, say},
 };
@@ -13,10 +14,8 @@ use anyhow::{Context, bail};
 use batchwright::{
     core::{Lane, PriceTable, Sampling},
     ledger::{Ledger, Scan},
-    openai::OpenAi,
     pipeline::{
-        Job, JobControl, JobProgress, JobReport, JobSpec, LaneProvider, ResultsOptions, RunOptions,
-        SourceFormat,
+        Job, JobControl, JobProgress, JobReport, JobSpec, ResultsOptions, RunOptions, SourceFormat,
     },
     router::RouterOptions,
 };
@@ -49,10 +48,10 @@ pub(crate) async fn run(args: Box<RunArgs>) -> anyhow::Result<Exit> {
     if spec.sandbox {
         // What requests look like does not depend on where they go; the emulator starts once the job is
         // known to be ours.
-        sandbox::point(&mut pairs, "http://127.0.0.1:1/v1");
+        providers::point_at(None, &mut pairs);
     }
-    let provider = environment::provider(&spec.provider, pairs, args.running.concurrency)?;
-    let lane = lane_provider(spec.lane, &provider);
+    let lane =
+        providers::known(&spec.provider)?.build(&pairs, spec.lane, &connection(&args.running))?;
     say_unless(
         &args.running,
         format_args!("checking {}", args.input.display()),
@@ -114,14 +113,13 @@ pub(crate) async fn go(
         true => Some(sandbox::start(dir, &mut pairs).await?),
         false => None,
     };
-    if args.settle.is_some_and(|settle| settle < SHORTEST_SETTLE) && !environment::is_local(&pairs)
-    {
+    let known = providers::known(&spec.provider)?;
+    if args.settle.is_some_and(|settle| settle < SHORTEST_SETTLE) && !known.is_local(&pairs) {
         bail!(
             "--settle is at least 1m with a provider that bills: a batch may show up late in its list"
         );
     }
-    let provider = environment::provider(&spec.provider, pairs, args.concurrency)?;
-    let lane = lane_provider(spec.lane, &provider);
+    let lane = known.build(&pairs, spec.lane, &connection(args))?;
     let mut options = run_options(args, spec.sandbox, chunk_rows)?;
     if results.unordered {
         options.live = Some(results.clone());
@@ -179,7 +177,7 @@ fn spec(args: &RunArgs) -> anyhow::Result<JobSpec> {
     let provider = args
         .model
         .as_ref()
-        .map_or("openai", |model| model.provider());
+        .map_or(providers::default(), |model| model.provider());
     let mut spec = JobSpec::new(input, provider, args.lane);
     spec.model = args.model.as_ref().map(|model| model.model().to_owned());
     spec.prompt = match (&args.prompt, &args.prompt_file) {
@@ -216,10 +214,10 @@ fn spec(args: &RunArgs) -> anyhow::Result<JobSpec> {
     Ok(spec)
 }
 
-fn lane_provider(lane: Lane, provider: &OpenAi) -> LaneProvider {
-    match lane {
-        Lane::Batch => LaneProvider::Batch(Arc::new(provider.clone())),
-        _ => LaneProvider::Realtime(Arc::new(provider.clone())),
+fn connection(args: &RunningArgs) -> Connection {
+    Connection {
+        concurrency: args.concurrency,
+        timeout: args.timeout,
     }
 }
 
