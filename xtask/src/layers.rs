@@ -5,11 +5,11 @@
 //! row 5   batchwright
 //! row 4   batchwright-pipeline
 //! row 3   batchwright-router       batchwright-realtime
-//! row 2   batchwright-provider-*   batchwright-cache   batchwright-ledger
+//! row 2   batchwright-provider-*   batchwright-ledger
 //! row 1   batchwright-http
 //! row 0   batchwright-core
 //!
-//! beside  batchwright-emulator     batchwright-testkit
+//! beside  batchwright-emulator
 //! above   batchwright-benches      examples/*
 //! ```
 
@@ -27,7 +27,6 @@ const ROWS: &[(u8, &str)] = &[
     (4, "batchwright-pipeline"),
     (3, "batchwright-router"),
     (3, "batchwright-realtime"),
-    (2, "batchwright-cache"),
     (2, "batchwright-ledger"),
     (1, "batchwright-http"),
     (0, "batchwright-core"),
@@ -39,11 +38,8 @@ const PROVIDER_ROW: u8 = 2;
 
 const CORE: &str = "batchwright-core";
 const EMULATOR: &str = "batchwright-emulator";
-const TESTKIT: &str = "batchwright-testkit";
 const BENCHES: &str = "batchwright-benches";
 
-/// What the test kit stands on.
-const TESTKIT_USES: &[&str] = &[CORE, "batchwright-http", EMULATOR];
 /// Who may start the emulator outside tests: the facade hands it out, the command runs it.
 const EMULATOR_USERS: &[&str] = &["batchwright", "batchwright-cli"];
 
@@ -53,7 +49,6 @@ enum Place {
     Row(u8),
     /// It must not share our bugs, so it uses nothing of ours.
     Emulator,
-    Testkit,
     /// Benchmarks and examples: they use everything, and nothing uses them.
     Above,
 }
@@ -62,7 +57,7 @@ impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Row(row) => write!(formatter, "row {row}"),
-            Self::Emulator | Self::Testkit => formatter.write_str("beside"),
+            Self::Emulator => formatter.write_str("beside"),
             Self::Above => formatter.write_str("above"),
         }
     }
@@ -165,10 +160,8 @@ fn place(name: &str, is_example: bool) -> Option<Place> {
     if is_example || name == BENCHES {
         return Some(Place::Above);
     }
-    match name {
-        EMULATOR => return Some(Place::Emulator),
-        TESTKIT => return Some(Place::Testkit),
-        _ => {}
+    if name == EMULATOR {
+        return Some(Place::Emulator);
     }
     if name
         .strip_prefix(PROVIDER_PREFIX)
@@ -189,17 +182,10 @@ fn judge(from: (&str, Place), to: (&str, Place)) -> Result<(), &'static str> {
             false,
             "the emulator uses no other crate of ours, or it would share our bugs",
         ),
-        (Place::Testkit, _) => (
-            TESTKIT_USES.contains(&to.0),
-            "the test kit stands on core, http and the emulator alone",
-        ),
         (Place::Row(_), Place::Emulator) => (
             EMULATOR_USERS.contains(&from.0),
             "outside tests only the facade and the command start the emulator; make it a dev-dependency",
         ),
-        (Place::Row(_), Place::Testkit) => {
-            (false, "the test kit is for tests; make it a dev-dependency")
-        }
         (Place::Row(from_row), Place::Row(to_row)) => (
             from_row > to_row,
             "a crate uses only rows below its own; move what both need down a row",
@@ -223,7 +209,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         let height = match place {
             Some(Place::Above) => i16::MIN,
             Some(Place::Row(row)) => -i16::from(*row),
-            Some(Place::Emulator | Place::Testkit) => 1,
+            Some(Place::Emulator) => 1,
             None => 2,
         };
         (height, krate.name.clone())

@@ -207,7 +207,7 @@ serde = { version = "0.1.0" }
 # local
 batchwright = { path = "crates/batchwright", version = "0.1.0", default-features = false }
 batchwright-core = { version = "0.1.0", path = "crates/batchwright-core" }
-batchwright-testkit = { path = "crates/batchwright-testkit" }
+batchwright-router = { path = "crates/batchwright-router" }
 
 [profile.dev]
 debug = "line-tables-only"

@@ -29,7 +29,6 @@ const TEXT: &[&str] = &["rs", "toml", "md", "json", "jsonl"];
 /// When a file cannot be read.
 pub fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
-    let has_testkit = workspace.package("batchwright-testkit").is_some();
     for package in workspace.under("crates") {
         let root = package
             .manifest_path
@@ -40,9 +39,9 @@ pub fn check(workspace: &Workspace) -> Result<Vec<String>> {
             let sources = file_names(&root.join("src"))?;
             let sources: Vec<_> = sources.iter().map(String::as_str).collect();
             findings.extend(check_provider(&package.name, &sources));
-            if has_testkit && !root.join("tests/conformance.rs").is_file() {
+            if !root.join("tests/conformance.rs").is_file() {
                 findings.push(format!(
-                    "{} has no tests/conformance.rs; prove it with the suite of batchwright-testkit",
+                    "{} has no tests/conformance.rs, which proves it against the emulator as the router uses it",
                     package.name
                 ));
             }
