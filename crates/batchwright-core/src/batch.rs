@@ -327,6 +327,14 @@ pub struct BatchSnapshot {
     /// Whether it failed only because the provider's queue is full: nothing ran, and the same input may be
     /// submitted again when another batch has ended (F-010).
     pub queue_full: bool,
+    /// What kind of fault of the account or the settings it failed for, such as money, permission or an unknown
+    /// model: nothing ran, no row is at fault, and every other batch would fail alike (F-005, F-027).
+    #[serde(default)]
+    pub account_fault: Option<ErrorKind>,
+    /// Whether results are announced that no file is named for yet, as far as the provider's answer tells
+    /// (F-081).
+    #[serde(default)]
+    pub results_pending: bool,
     /// Token counters of the whole batch, where the provider gives them.
     pub usage: Option<Usage>,
 }
@@ -343,18 +351,21 @@ impl BatchSnapshot {
             faults: Vec::new(),
             files: Vec::new(),
             queue_full: false,
+            account_fault: None,
+            results_pending: false,
             usage: None,
         }
     }
 
-    /// Whether results are announced but not there yet: ended, rows were counted, and no file is named
-    /// (F-081). Poll on for a grace period.
+    /// Whether results are announced but not all there yet: ended, and the provider says so, or rows were
+    /// counted and no file is named (F-081). Poll on for a grace period.
     pub fn awaits_files(&self) -> bool {
-        self.status == BatchStatus::Completed
+        let unnamed = self.status == BatchStatus::Completed
             && self.files.is_empty()
             && self
                 .counts
-                .is_none_or(|counts| counts.completed + counts.failed > 0)
+                .is_none_or(|counts| counts.completed + counts.failed > 0);
+        unnamed || (self.results_pending && self.status.is_terminal())
     }
 }
 
@@ -515,5 +526,16 @@ mod tests {
         assert!(snapshot.awaits_files());
         snapshot.files.push(ResultFile::new("f", "errors"));
         assert!(!snapshot.awaits_files());
+        // One file of two, and after an end of any kind.
+        snapshot.results_pending = true;
+        for (status, awaits) in [
+            (BatchStatus::Completed, true),
+            (BatchStatus::Expired, true),
+            (BatchStatus::Cancelled, true),
+            (BatchStatus::InProgress, false),
+        ] {
+            snapshot.status = status;
+            assert_eq!(snapshot.awaits_files(), awaits, "{}", snapshot.status);
+        }
     }
 }

@@ -146,6 +146,14 @@ pub enum JournalEvent {
         /// Its size.
         bytes: u64,
     },
+    /// Every result file the ended batch names is whole on disk: what follows needs no provider.
+    Collected {
+        /// The batch.
+        handle: BatchHandle,
+    },
+    /// Nothing was bought for the chunk and, by request, nothing will be: its rows are about to end as
+    /// cancelled.
+    Cancelled,
     /// Every row of the chunk has an outcome on disk.
     Merged {
         /// Rows that have their final outcome.

@@ -176,6 +176,12 @@ pub(crate) fn fold(state: Option<ChunkState>, attempt: u32, entry: &JournalEntry
             state.handle = Some(handle.clone());
             state.phase = ChunkPhase::Downloaded;
         }
+        JournalEvent::Collected { handle } => {
+            state.handle = Some(handle.clone());
+            state.phase = ChunkPhase::Downloaded;
+        }
+        // How far it came stays as it was until its rows have ended.
+        JournalEvent::Cancelled => {}
         JournalEvent::Merged { rows } => state.phase = ChunkPhase::Merged { rows: *rows },
     }
     state
@@ -199,6 +205,8 @@ pub(crate) fn attempt_of(event: &JournalEvent) -> Option<u32> {
         | JournalEvent::Status { .. }
         | JournalEvent::CancelIntent { .. }
         | JournalEvent::Downloaded { .. }
+        | JournalEvent::Collected { .. }
+        | JournalEvent::Cancelled
         | JournalEvent::Merged { .. } => None,
     }
 }
@@ -231,6 +239,8 @@ pub(crate) fn kind_of(event: &JournalEvent) -> &'static str {
         JournalEvent::Status { .. } => "status",
         JournalEvent::CancelIntent { .. } => "cancel_intent",
         JournalEvent::Downloaded { .. } => "downloaded",
+        JournalEvent::Collected { .. } => "collected",
+        JournalEvent::Cancelled => "cancelled",
         JournalEvent::Merged { .. } => "merged",
     }
 }

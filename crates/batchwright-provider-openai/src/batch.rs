@@ -5,7 +5,7 @@
 use crate::client::Client;
 use crate::config::ChatApi;
 use crate::convert::{self, Expect, Unanswered, read_answer, write_body};
-use crate::error::{Asked, QUEUE_FULL, hollow, inner_error, row_error};
+use crate::error::{Asked, QUEUE_FULL, account_fault, hollow, inner_error, row_error};
 use crate::wire::{
     BatchError, BatchErrors, BatchMetadata, BatchObject, CreateBatch, CreateMetadata, FileObject,
     Page, RequestCounts, ResultLine, RowResponse, lenient, text,
@@ -433,6 +433,8 @@ pub(crate) async fn list_since(
 
 struct ListPage {
     batches: Vec<BatchSummary>,
+    /// Whether an entry could not be read or has no id.
+    unreadable: bool,
     /// Where the next page starts, if there is one.
     next: Option<String>,
     /// Whether the server says that there is one.
@@ -444,18 +446,14 @@ fn list_page(client: &Client, provider: &str, reply: &Reply) -> Result<ListPage>
     let batches = page
         .data
         .iter()
-        .map(|entry| {
-            // An entry that cannot be read may be the one that is looked for.
-            let batch: BatchObject<'_> = lenient(Some(entry))
-                .ok_or_else(|| cannot_finish("an entry of it cannot be read"))?;
-            summary(provider, batch).ok_or_else(|| cannot_finish("an entry of it has no id"))
-        })
-        .collect::<Result<Vec<_>>>()?;
+        .filter_map(|entry| summary(provider, lenient::<BatchObject<'_>>(Some(entry))?))
+        .collect::<Vec<_>>();
     let last = batches.last().map(|batch| batch.handle.id.clone());
     Ok(ListPage {
         // Servers without paging say nothing of more; then a full page is what tells.
         more: page.has_more.unwrap_or(batches.len() >= LIST_LIMIT),
         next: page.last_id.filter(|id| !id.is_empty()).or(last),
+        unreadable: page.data.len() > batches.len(),
         batches,
     })
 }
@@ -493,6 +491,10 @@ impl<'m> Reading<'m> {
 
     /// Takes a page in and says where the next one starts; `None` is the end.
     fn take(&mut self, page: ListPage) -> Result<Option<String>> {
+        // It may be the one that is looked for.
+        if page.unreadable {
+            return Err(cannot_finish("an entry of it cannot be read"));
+        }
         let known = self.ids.len();
         for batch in page.batches {
             if self.ids.insert(batch.handle.id.clone()) {
@@ -538,9 +540,10 @@ impl<'m> Reading<'m> {
     }
 }
 
+/// The server answered, and its list is of no use for finding a batch.
 fn cannot_finish(why: &str) -> Error {
     Error::new(
-        ErrorKind::ProviderFault,
+        ErrorKind::Unsupported,
         format!("read the list of batches: {why}"),
     )
 }
@@ -579,6 +582,12 @@ fn snapshot(handle: &BatchHandle, batch: &BatchObject<'_>) -> Result<BatchSnapsh
             .faults
             .iter()
             .any(|fault| fault.code.as_deref() == Some(QUEUE_FULL));
+    if snapshot.status == BatchStatus::Failed {
+        snapshot.account_fault = snapshot
+            .faults
+            .iter()
+            .find_map(|fault| account_fault(fault.code.as_deref()?));
+    }
     for (id, label) in [
         (&batch.output_file_id, "output"),
         (&batch.error_file_id, "errors"),
@@ -588,6 +597,13 @@ fn snapshot(handle: &BatchHandle, batch: &BatchObject<'_>) -> Result<BatchSnapsh
             snapshot.files.push(ResultFile::new(id, label));
         }
     }
+    snapshot.results_pending = matches!(
+        snapshot.status,
+        BatchStatus::Completed | BatchStatus::Expired | BatchStatus::Cancelled
+    ) && snapshot.counts.is_some_and(|counts| {
+        let named = |label: &str| snapshot.files.iter().any(|file| file.label == label);
+        (counts.completed > 0 && !named("output")) || (counts.failed > 0 && !named("errors"))
+    });
     snapshot.usage = Some(convert::usage(batch.usage)).filter(|usage| !usage.is_unknown());
     Ok(snapshot)
 }

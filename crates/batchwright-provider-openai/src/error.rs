@@ -122,6 +122,20 @@ pub(crate) fn inner_error(error: &RawValue) -> Option<Error> {
     Some(judged(Asked::Inference, status, said, None))
 }
 
+/// The kind of a failed batch's code where it says that nobody is served, whatever the rows are (F-027).
+pub(crate) fn account_fault(code: &str) -> Option<ErrorKind> {
+    CODES
+        .iter()
+        .find(|(known, _, class)| *known == code && *class == JobStop)
+        .map(|&(_, kind, _)| kind)
+        .or_else(|| {
+            MONEY
+                .iter()
+                .any(|part| code.contains(part))
+                .then_some(QuotaExceeded)
+        })
+}
+
 /// A success without an answer in it: it may have been paid (F-051).
 pub(crate) fn hollow(message: &'static str) -> Error {
     Error::new(ProviderFault, message)
@@ -224,6 +238,12 @@ fn by_status(
         Some(409) => (Conflict, Rejected),
         Some(425) => (Overloaded, Rejected),
         Some(400..=499) => (InvalidRequest, RowFatal),
+        // Without a word of the provider's a proxy may say it, after the work was done.
+        Some(503 | 529)
+            if asked == Asked::Inference && said.code.is_none() && said.kind.is_none() =>
+        {
+            (Overloaded, Ambiguous)
+        }
         Some(503 | 529) => (Overloaded, Rejected),
         // The key must not follow to another place: the base URL is to be set right.
         Some(300..=399) => (ConfigInvalid, JobStop),
@@ -311,7 +331,10 @@ mod tests {
             (Inference, 500, "", "server_error", "", ProviderFault, Ambiguous),
             (Inference, 502, "", "", "", ProviderFault, Ambiguous),
             (Inference, 503, "server_is_overloaded", "service_unavailable_error", "", Overloaded, Rejected),
-            (Inference, 503, "", "", "", Overloaded, Rejected),
+            (Inference, 503, "", "server_error", "", Overloaded, Rejected),
+            (Inference, 503, "", "", "Service Unavailable", Overloaded, Ambiguous),
+            (Inference, 529, "", "", "", Overloaded, Ambiguous),
+            (Object, 503, "", "", "", Overloaded, Rejected),
             (Inference, 504, "", "", "", ProviderFault, Ambiguous),
             (Inference, 520, "", "", "", ProviderFault, Ambiguous),
             (Inference, 524, "", "", "", ProviderFault, Ambiguous),

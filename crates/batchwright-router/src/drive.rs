@@ -13,7 +13,7 @@ use futures::{Stream, StreamExt};
 use std::{
     collections::HashSet,
     hash::{BuildHasher, RandomState},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 use tokio::{
@@ -114,6 +114,8 @@ pub struct DriveEnd {
 
 enum ChunkEnd {
     Merged,
+    /// Merged, and so many were refused like it that nothing more is to be sent.
+    Refused(Error),
     Unfinished,
     Held(String),
     Stopped(Error),
@@ -126,8 +128,48 @@ pub(crate) struct Driver {
     pub(crate) control: Control,
     pub(crate) events: mpsc::Sender<RouterEvent>,
     transfers: Semaphore,
+    /// Chunks whose batches take room in their provider's queue.
+    takes_room: Mutex<HashSet<u32>>,
+    verdict: Mutex<Verdict>,
     started: Instant,
     random: RandomState,
+}
+
+/// What this drive's ended batches say about those to come.
+#[derive(Default)]
+struct Verdict {
+    /// Whether any had results.
+    any_results: bool,
+    /// What the last refused chunk was refused for, and how many were for the same in a row.
+    refused_for: String,
+    alike: u32,
+}
+
+/// Chunks refused alike before any had results, after which nothing more is sent: the next ones would end
+/// the same way (F-027).
+const MAX_ALIKE: u32 = 2;
+
+impl Verdict {
+    /// One more refused chunk; the error is the reason to stop.
+    fn refused(&mut self, error: &Error) -> Option<Error> {
+        // A code stands for what differs only in its line.
+        let reason = error.code().unwrap_or(error.message());
+        if self.refused_for != reason {
+            self.refused_for = reason.to_owned();
+            self.alike = 0;
+        }
+        self.alike += 1;
+        (self.alike >= MAX_ALIKE && !self.any_results).then(|| {
+            error
+                .clone()
+                .with_class(RetryClass::JobStop)
+                .context(format_args!("{} chunks were refused alike", self.alike))
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Driver {
@@ -148,6 +190,8 @@ impl Driver {
             },
             events,
             transfers,
+            takes_room: Mutex::default(),
+            verdict: Mutex::default(),
             started: Instant::now(),
             random: RandomState::new(),
         }
@@ -189,6 +233,10 @@ impl Driver {
                     numbers.remove(&chunk);
                     match ended {
                         ChunkEnd::Merged => end.merged += 1,
+                        ChunkEnd::Refused(error) => {
+                            end.merged += 1;
+                            end.stopped.get_or_insert(error);
+                        }
                         ChunkEnd::Unfinished => end.unfinished += 1,
                         ChunkEnd::Held(reason) => end.held.push((chunk, reason)),
                         ChunkEnd::Stopped(error) => {
@@ -212,8 +260,10 @@ impl Driver {
                         open.spawn(async move {
                             let chunk = job.chunk;
                             let ended = driver.chunk(job, provider).await;
+                            lock(&driver.takes_room).remove(&chunk);
                             let hopeless = match &ended {
                                 Err(_) => true,
+                                Ok(ChunkEnd::Refused(_)) => true,
                                 Ok(ChunkEnd::Stopped(error)) => error.is_job_stop(),
                                 Ok(_) => false,
                             };
@@ -253,6 +303,7 @@ impl Driver {
             can_list,
             self.options.clone(),
         );
+        let mut refused_alike = None;
         loop {
             if self.control.cancel.is_cancelled() {
                 machine.on(Event::CancelRequested, self.now(), 0.0);
@@ -293,7 +344,7 @@ impl Driver {
                             .await;
                             ChunkEnd::Held(reason.to_owned())
                         }
-                        None => ChunkEnd::Merged,
+                        None => refused_alike.map_or(ChunkEnd::Merged, ChunkEnd::Refused),
                     });
                 }
                 Effect::Stop(error) => return Ok(ChunkEnd::Stopped(error)),
@@ -314,6 +365,10 @@ impl Driver {
                 }
                 effect => {
                     // What is neither paid nor merged may be dropped in the middle and done again.
+                    let refused = match &effect {
+                        Effect::Close(Close::Refused(error, _)) => Some(error.clone()),
+                        _ => None,
+                    };
                     let lasting = matches!(
                         effect,
                         Effect::Submit { .. }
@@ -321,17 +376,27 @@ impl Driver {
                             | Effect::Merge { .. }
                             | Effect::Close(_)
                     );
-                    tokio::select! {
+                    let event = tokio::select! {
                         biased;
                         event = self.perform(&job, &machine, &provider, effect) => event?,
                         () = self.control.stop.cancelled(), if !lasting => {
                             return Ok(ChunkEnd::Unfinished);
                         }
+                    };
+                    if let Some(error) = refused {
+                        refused_alike = lock(&self.verdict).refused(&error);
                     }
+                    event
                 }
             };
             self.observe(chunk, &event).await;
+            machine.set_alone(lock(&self.takes_room).iter().all(|other| *other == chunk));
             machine.on(event, self.now(), self.random());
+            if machine.takes_room() {
+                lock(&self.takes_room).insert(chunk);
+            } else {
+                lock(&self.takes_room).remove(&chunk);
+            }
         }
     }
 
@@ -411,6 +476,7 @@ impl Driver {
                     rest,
                 };
                 let report = self.store.merge(chunk, machine.attempt(), merge).await?;
+                lock(&self.verdict).any_results = true;
                 Event::Merged {
                     rows: report.rows,
                     missing: report.missing,
@@ -437,7 +503,7 @@ impl Driver {
         Ok(event)
     }
 
-    /// Keeps every result file of an ended batch, whatever its state (F-076).
+    /// Keeps every result file of an ended batch, whatever its state (F-076), but for what is kept already.
     async fn collect(
         &self,
         chunk: u32,
@@ -450,6 +516,9 @@ impl Driver {
             self.store.discard(chunk, attempt).await?;
         }
         for file in &snapshot.files {
+            if !fresh && self.is_kept(chunk, attempt, snapshot, &file.label).await? {
+                continue;
+            }
             let _permit = self.transfers.acquire().await;
             let mut offset = self.store.partial(chunk, attempt, &file.label).await?;
             let body = match provider.download(file, offset).await {
@@ -473,6 +542,32 @@ impl Driver {
             self.persist(chunk, fact).await?;
         }
         Ok(())
+    }
+
+    /// Whether the file of this label is on disk as the batch's newest fact about it says.
+    async fn is_kept(
+        &self,
+        chunk: u32,
+        attempt: u32,
+        snapshot: &BatchSnapshot,
+        named: &str,
+    ) -> Result<bool> {
+        let entries = self.store.entries(chunk).await?;
+        let known = entries.iter().rev().find_map(|entry| match &entry.event {
+            JournalEvent::Downloaded {
+                handle,
+                label,
+                sha256,
+                bytes,
+                ..
+            } if label == named && handle.id == snapshot.handle.id => Some((sha256, bytes)),
+            _ => None,
+        });
+        let Some((sha256, bytes)) = known else {
+            return Ok(false);
+        };
+        let kept = self.store.kept(chunk, attempt, named).await?;
+        Ok(kept.is_some_and(|kept| kept.sha256 == *sha256 && kept.bytes == *bytes))
     }
 
     async fn persist(&self, chunk: u32, fact: JournalEvent) -> Result<()> {

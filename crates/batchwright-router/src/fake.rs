@@ -43,6 +43,10 @@ pub(crate) struct FakeState {
     pub(crate) polls_to_end: u32,
     pub(crate) poll_errors: VecDeque<ErrorKind>,
     pub(crate) fails_validation: bool,
+    /// A batch that no poll sees.
+    pub(crate) unseen: Option<&'static str>,
+    /// Whether results come in two files, each with every line.
+    pub(crate) two_files: bool,
     /// Changes the result lines of the first downloads, in this order.
     pub(crate) edits: VecDeque<fn(&mut Vec<String>)>,
     /// After how many bytes the first downloads break, if they do.
@@ -224,7 +228,11 @@ impl BatchProvider for Fake {
         if let Some(kind) = state.poll_errors.pop_front() {
             return Err(Error::new(kind, "the poll"));
         }
+        if state.unseen == Some(&*handle.id) {
+            return Err(Error::new(ErrorKind::NotFound, "no such batch"));
+        }
         let (to_end, invalid) = (state.polls_to_end, state.fails_validation);
+        let two_files = state.two_files;
         let batch = state.find(&handle.id)?;
         batch.polls += 1;
         batch.ended = batch.cancelled || batch.polls > to_end;
@@ -240,6 +248,9 @@ impl BatchProvider for Fake {
             BatchStatus::Completed => {
                 snapshot.counts = Some(BatchCounts::new(rows, rows, 0));
                 snapshot.files.push(ResultFile::new(&handle.id, "output"));
+                if two_files {
+                    snapshot.files.push(ResultFile::new(&handle.id, "errors"));
+                }
             }
             BatchStatus::Failed => {
                 let fault = InputFault::new(Some("bad_line".into()), "line two", Some(2), None);
@@ -462,6 +473,13 @@ impl ChunkStore for FakeStore {
             size = file(None, &piece);
         }
         Ok(KeptFile::new(label, "", size))
+    }
+
+    async fn kept(&self, chunk: u32, attempt: u32, label: &str) -> Result<Option<KeptFile>> {
+        let key = (chunk, attempt, label.to_owned());
+        let state = self.state();
+        let file = state.files.get(&key);
+        Ok(file.map(|file| KeptFile::new(label, "", file.len() as u64)))
     }
 
     async fn discard(&self, chunk: u32, attempt: u32) -> Result<()> {

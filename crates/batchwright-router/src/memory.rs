@@ -12,7 +12,7 @@ use batchwright_core::{
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::mpsc;
@@ -31,6 +31,8 @@ pub(crate) struct MemoryStore {
     outcomes: mpsc::Sender<Outcome>,
     journal: Mutex<Vec<JournalEntry>>,
     files: Mutex<BTreeMap<(u32, u32, String), Bytes>>,
+    /// Rows whose success was given out before the second download of their chunk.
+    given: Mutex<BTreeSet<(u32, u64)>>,
 }
 
 impl MemoryStore {
@@ -47,6 +49,7 @@ impl MemoryStore {
             outcomes,
             journal: Mutex::default(),
             files: Mutex::default(),
+            given: Mutex::default(),
         }
     }
 
@@ -65,6 +68,11 @@ impl MemoryStore {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the model answered.
+fn is_answer(ending: &Ending) -> bool {
+    ending.is_success() || matches!(ending, Ending::Refused(_))
 }
 
 #[async_trait]
@@ -132,6 +140,13 @@ impl ChunkStore for MemoryStore {
         let size = bytes.len() as u64;
         lock(&self.files).insert((chunk, attempt, label.to_owned()), bytes);
         Ok(KeptFile::new(label, "", size))
+    }
+
+    async fn kept(&self, chunk: u32, attempt: u32, label: &str) -> Result<Option<KeptFile>> {
+        // A file is put in whole.
+        let files = lock(&self.files);
+        let file = files.get(&(chunk, attempt, label.to_owned()));
+        Ok(file.map(|file| KeptFile::new(label, "", file.len() as u64)))
     }
 
     async fn discard(&self, chunk: u32, attempt: u32) -> Result<()> {
@@ -203,12 +218,23 @@ impl ChunkStore for MemoryStore {
             .iter()
             .filter(|(_, outcome)| matches!(outcome.ending, Ending::Unreadable(_)))
             .count();
-        let doubtful = (missing.len() + unreadable) as u64;
-        if doubtful > 0 && rest.is_none() {
-            return Ok(MergeReport::new(all - doubtful, doubtful));
+        let doubtful = missing.len() + unreadable > 0;
+        let again = doubtful && rest.is_none();
+        if again {
+            // Paid and whole; of the others the second download may hold a success.
+            outcomes.retain(|(_, outcome)| is_answer(&outcome.ending));
+        } else {
+            let rest = rest.unwrap_or(Ending::Missing);
+            let missing = missing
+                .iter()
+                .map(|row| (*row, Box::new(origin.outcome(rest.clone()))));
+            outcomes.extend(missing);
         }
-        let rest = rest.unwrap_or(Ending::Missing);
         for (row, outcome) in outcomes {
+            // What was given out once stands.
+            if !lock(&self.given).insert((number, row)) {
+                continue;
+            }
             if let Some(request) = usize::try_from(row)
                 .ok()
                 .and_then(|row| chunk.requests.get(row))
@@ -216,16 +242,15 @@ impl ChunkStore for MemoryStore {
                 self.give(request, *outcome).await;
             }
         }
-        for row in &missing {
-            if let Some(request) = usize::try_from(*row)
-                .ok()
-                .and_then(|row| chunk.requests.get(row))
-            {
-                self.give(request, origin.outcome(rest.clone())).await;
-            }
+        if again {
+            let given = lock(&self.given)
+                .range((number, 0)..=(number, u64::MAX))
+                .count() as u64;
+            return Ok(MergeReport::new(given, all - given));
         }
         // Nobody reads them again.
         lock(&self.files).retain(|(c, ..), _| *c != number);
+        lock(&self.given).retain(|(c, _)| *c != number);
         Ok(MergeReport::new(all, 0))
     }
 }

@@ -36,6 +36,15 @@ pub trait ChunkStore: SubmissionLog {
         body: ByteStream,
     ) -> Result<KeptFile>;
 
+    /// The result file that is kept whole under `label`, with the hash of what is on disk; `None` where there
+    /// is none or that is not known, and it is downloaded again then. The default knows of none.
+    ///
+    /// # Errors
+    /// `Storage`.
+    async fn kept(&self, _chunk: u32, _attempt: u32, _label: &str) -> Result<Option<KeptFile>> {
+        Ok(None)
+    }
+
     /// Forgets the chunk's result files, so that they are downloaded again.
     ///
     /// # Errors
@@ -90,8 +99,8 @@ pub enum Merge {
         /// The batch.
         handle: BatchHandle,
         /// How rows without a line end: missing, or expired or cancelled as the batch did. `None` is to count
-        /// them and those whose line cannot be read, and to give none of these out where there are any:
-        /// the files are downloaded once more then.
+        /// them and those whose line cannot be read and, where there are any, to give only successes out:
+        /// the files are downloaded once more then, and a success may show for every other row (F-082).
         rest: Option<Ending>,
     },
     /// The provider refused the input: every row fails, and nothing was billed.

@@ -22,6 +22,18 @@ const MAX_REUPLOADS: u32 = 3;
 /// them, and another upload would not help.
 const MAX_LOST: u32 = 5;
 
+/// Failed batches in a row for want of room while no other batch of ours takes any, after which the run
+/// stops: such a chunk never fits (F-010).
+const MAX_FULL_ALONE: u32 = 5;
+
+/// Readings of a list that the provider gave and that cannot be read to its end, after which a person is
+/// asked (F-116).
+const MAX_UNREADABLE: u32 = 5;
+
+/// Free tries of an upload or a create that the provider answers with no for another reason than load,
+/// after which the run stops for this chunk.
+const MAX_FREE: u32 = 20;
+
 /// What the shell is to do next for this chunk. Exactly one thing is under way at a time.
 #[derive(Clone, Debug)]
 pub(crate) enum Effect {
@@ -136,7 +148,13 @@ enum Phase {
         status: Option<BatchStatus>,
         /// Whether its cancelling was wanted.
         cancel: bool,
+        /// Whether its input was deleted before it was found, so that it may fail for want of it.
+        fenced: bool,
+        /// Whether its files are whole on disk.
+        collected: bool,
     },
+    /// To be closed without a purchase, by request.
+    Cancelled,
     Refused {
         message: String,
     },
@@ -158,8 +176,6 @@ enum Live {
     Pending(JournalEvent),
     /// The ended batch as the last poll found it.
     Ended(BatchSnapshot),
-    /// Its files are whole.
-    Collected(BatchSnapshot),
     /// Ended without results.
     Closing(Close),
 }
@@ -203,6 +219,16 @@ pub(crate) struct Submission {
     /// Batches that failed without buying anything and whose chunk went on.
     spent: Vec<String>,
     queue_waits: u32,
+    /// Whether no other batch of ours takes room in the provider's queue, and for how many failures in a row
+    /// that was so.
+    alone: bool,
+    full_alone: u32,
+    /// Readings of a list that could not be read.
+    unreadable: u32,
+    /// Tries in a row that were answered with no, and not for load.
+    free: u32,
+    /// Since when the provider says that there is no such batch.
+    unseen_since: Option<Duration>,
     /// Since when the provider says that there is no such input.
     input_gone_since: Option<Duration>,
     /// Creates of this run that had no effect.
@@ -236,6 +262,11 @@ impl Submission {
             tags: Vec::new(),
             spent: Vec::new(),
             queue_waits: 0,
+            alone: false,
+            full_alone: 0,
+            unreadable: 0,
+            free: 0,
+            unseen_since: None,
             input_gone_since: None,
             lost: 0,
             can_list,
@@ -257,7 +288,7 @@ impl Submission {
             | Phase::Creating { tag, .. }
             | Phase::Absent { tag, .. }
             | Phase::Running { tag, .. } => tag.attempt(),
-            Phase::Refused { .. } | Phase::Held { .. } | Phase::Merged => {
+            Phase::Cancelled | Phase::Refused { .. } | Phase::Held { .. } | Phase::Merged => {
                 self.tags.last().map_or(1, SubmissionTag::attempt)
             }
         }
@@ -269,6 +300,22 @@ impl Submission {
             Phase::Held { reason } => Some(reason),
             _ => None,
         }
+    }
+
+    /// Whether its batch takes room in the provider's queue, as far as the last poll told.
+    pub(crate) fn takes_room(&self) -> bool {
+        match &self.phase {
+            Phase::Running { status, .. } => matches!(
+                status,
+                Some(BatchStatus::InProgress | BatchStatus::Finalizing | BatchStatus::Cancelling)
+            ),
+            _ => false,
+        }
+    }
+
+    /// Tells whether no other batch of ours takes room in the provider's queue.
+    pub(crate) fn set_alone(&mut self, alone: bool) {
+        self.alone = alone;
     }
 
     /// What to do now. Taking `Effect::Submit` disarms it: it is never handed out twice for one intent.
@@ -287,7 +334,8 @@ impl Submission {
             Phase::Sealed { .. } | Phase::Uploading { .. } | Phase::Uploaded { .. }
         );
         if self.cancel && unsent {
-            return Effect::Close(Close::Cancelled);
+            // Durable first: a rerun that is not told to cancel must not buy rows that have ended.
+            return Effect::Persist(JournalEvent::Cancelled);
         }
         if let Some(until) = self.wait {
             if now < until {
@@ -343,15 +391,16 @@ impl Submission {
                 handle,
                 status,
                 cancel,
+                collected,
                 ..
             } => match &self.live {
+                _ if *collected => Effect::Merge {
+                    handle: handle.clone(),
+                    rest: self.again.then(|| rest(status.as_ref())),
+                },
                 Live::Ended(snapshot) => Effect::Collect {
                     snapshot: snapshot.clone(),
                     fresh: self.fresh,
-                },
-                Live::Collected(snapshot) => Effect::Merge {
-                    handle: handle.clone(),
-                    rest: self.again.then(|| rest(&snapshot.status)),
                 },
                 _ if (self.cancel || *cancel)
                     && self.asked == Asked::No
@@ -372,6 +421,7 @@ impl Submission {
                     handle: handle.clone(),
                 },
             },
+            Phase::Cancelled => Effect::Close(Close::Cancelled),
             Phase::Refused { message } => {
                 let error = Error::new(ErrorKind::InvalidRequest, message.clone());
                 Effect::Close(Close::Refused(error, Vec::new()))
@@ -418,10 +468,15 @@ impl Submission {
             Event::Submitted(result) => self.on_submitted(result, now, random),
             Event::Listed(Ok(found)) => self.on_listed(&found, now, random),
             Event::Listed(Err(error)) if error.kind() == ErrorKind::Unsupported => {
-                self.hold(format!(
-                    "the provider's list cannot be read: {}",
-                    error.message()
-                ));
+                self.unreadable += 1;
+                if self.unreadable < MAX_UNREADABLE {
+                    self.wait_to_retry(&error, now, random);
+                } else {
+                    self.hold(format!(
+                        "the provider's list cannot be read: {}",
+                        error.message()
+                    ));
+                }
             }
             Event::Listed(Err(error)) => self.again_later(error, now, random),
             // A create that committed since the last reading still had its input: once more.
@@ -434,6 +489,17 @@ impl Submission {
             }
             Event::Discarded(Err(error)) => self.again_later(error, now, random),
             Event::Polled(Ok(snapshot)) => self.on_polled(snapshot, now),
+            // Not every reader may see it yet; later on it may be another account's (F-087).
+            Event::Polled(Err(error))
+                if error.kind() == ErrorKind::NotFound && error.class() == RetryClass::RowFatal =>
+            {
+                let since = *self.unseen_since.get_or_insert(now);
+                if now.saturating_sub(since) < self.options.settle {
+                    self.wait_to_retry(&error, now, random);
+                } else {
+                    self.stop = Some(error);
+                }
+            }
             // One bad poll never ends a batch (F-089).
             Event::Polled(Err(error)) => self.again_later(error, now, random),
             // A cancel is a request: what became of it, the next poll tells (F-025, F-079).
@@ -447,8 +513,9 @@ impl Submission {
             Event::KeptAll(Ok(())) => {
                 self.failures = 0;
                 self.fresh = false;
-                if let Live::Ended(snapshot) = &self.live {
-                    self.live = Live::Collected(snapshot.clone());
+                if let Phase::Running { handle, .. } = &self.phase {
+                    let handle = handle.clone();
+                    self.live = Live::Pending(JournalEvent::Collected { handle });
                 }
             }
             Event::KeptAll(Err(error)) => {
@@ -458,12 +525,15 @@ impl Submission {
                 self.live = Live::Idle;
                 self.again_later(error, now, random);
             }
-            Event::Merged { rows, missing } => match &self.live {
-                // Lines that are missing may be a cut download (F-037, F-097): once more, then it is so.
-                Live::Collected(snapshot) if missing > 0 && !self.again => {
+            Event::Merged { rows, missing } => match &mut self.phase {
+                // Lines that are missing may be a cut download (F-037, F-097), or stand in a file that was not
+                // named yet (F-081): once more as a later poll finds it, then it is so.
+                Phase::Running { collected, .. } if missing > 0 && !self.again => {
+                    *collected = false;
                     self.again = true;
                     self.fresh = true;
-                    self.live = Live::Ended(snapshot.clone());
+                    self.live = Live::Idle;
+                    self.wait = Some(now + self.options.poll_interval(self.polls));
                 }
                 _ => self.live = Live::Pending(JournalEvent::Merged { rows }),
             },
@@ -472,6 +542,7 @@ impl Submission {
 
     fn uploaded(&mut self, input: InputRef) {
         self.failures = 0;
+        self.free = 0;
         if let Phase::Uploading { tag } = &self.phase {
             self.live = Live::Pending(JournalEvent::Uploaded {
                 tag: tag.clone(),
@@ -483,7 +554,8 @@ impl Submission {
     /// An upload costs nothing, so it is sent again after a look whether it arrived.
     fn on_upload_failed(&mut self, error: Error, now: Duration, random: f64) {
         match (&self.phase, error.class()) {
-            (Phase::Uploading { tag }, RetryClass::RowFatal) => {
+            // Its size is the one thing of an upload that is the chunk's own.
+            (Phase::Uploading { tag }, RetryClass::RowFatal) if error.status() == Some(413) => {
                 let message = error.message().to_owned();
                 self.live = Live::Pending(JournalEvent::CreateRefused {
                     tag: tag.clone(),
@@ -491,9 +563,11 @@ impl Submission {
                     retryable: false,
                 });
             }
+            // The address, the account's storage or its rights: every other upload would end alike (F-092).
+            (_, RetryClass::RowFatal) => self.stop = Some(error.with_class(RetryClass::JobStop)),
             _ => {
                 self.live = Live::Idle;
-                self.again_later(error, now, random);
+                self.free_try(error, now, random);
             }
         }
     }
@@ -567,6 +641,7 @@ impl Submission {
         self.live = Live::Pending(match result {
             Ok(handle) => {
                 self.failures = 0;
+                self.free = 0;
                 JournalEvent::Created { tag, handle }
             }
             Err(SubmitError::Unknown(error)) => {
@@ -595,7 +670,7 @@ impl Submission {
                 if retryable {
                     // Where the account is at fault the refusal is recorded first and the run stops then, so
                     // that a rerun has nothing to reconcile.
-                    self.again_later(error, now, random);
+                    self.free_try(error, now, random);
                 }
                 JournalEvent::CreateRefused {
                     tag,
@@ -613,7 +688,7 @@ impl Submission {
             Phase::Absent { tag, input, .. } => (tag, input, true),
             _ => return,
         };
-        let ours: Vec<&BatchSummary> = found
+        let mut ours: Vec<&BatchSummary> = found
             .iter()
             .filter(|summary| {
                 summary.tag.as_ref() == Some(tag)
@@ -622,6 +697,18 @@ impl Submission {
             // An earlier batch of the same input, which failed for a full queue, is not this create's.
             .filter(|summary| !self.is_spent(summary))
             .collect();
+        // Where several match, those that failed bought nothing (F-117).
+        if ours.len() > 1 {
+            let one_failed = ours
+                .iter()
+                .position(|one| one.status == BatchStatus::Failed);
+            let failed = one_failed.map(|at| ours[at]);
+            ours.retain(|summary| summary.status != BatchStatus::Failed);
+            if ours.is_empty() {
+                ours.extend(failed);
+            }
+        }
+        self.unreadable = 0;
         match ours.as_slice() {
             [only] => {
                 self.live = Live::Pending(JournalEvent::Adopted {
@@ -656,6 +743,7 @@ impl Submission {
     }
 
     fn on_polled(&mut self, snapshot: BatchSnapshot, now: Duration) {
+        self.unseen_since = None;
         if !snapshot.status.is_terminal() {
             self.failures = 0;
             if self.asked == Asked::InVain {
@@ -666,6 +754,7 @@ impl Submission {
             handle,
             status,
             tag,
+            fenced,
             ..
         } = &self.phase
         else {
@@ -677,15 +766,37 @@ impl Submission {
         }
         let interval = self.options.poll_interval(self.polls);
         self.polls = self.polls.saturating_add(1);
+        let nothing_ran = snapshot.status == BatchStatus::Failed && snapshot.files.is_empty();
+        if nothing_ran && *fenced {
+            // Whatever it says: its input was deleted under it. Its attempt is over, as it was meant to be
+            // (F-113).
+            self.live = Live::Pending(JournalEvent::Fenced { tag: tag.clone() });
+            return;
+        }
+        if let (true, Some(kind)) = (nothing_ran, snapshot.account_fault) {
+            // No row's fault, and nothing to poll for: the same input may be submitted in a later run.
+            let error = refusal(&snapshot, kind).with_class(RetryClass::JobStop);
+            self.live = Live::Pending(JournalEvent::CreateRefused {
+                tag: tag.clone(),
+                message: error.message().to_owned(),
+                retryable: true,
+            });
+            self.stop = Some(error);
+            return;
+        }
         if snapshot.queue_full {
             // Nothing ran: the same input is submitted again when there may be room (F-010).
-            let fact = JournalEvent::CreateRefused {
+            let error = refusal(&snapshot, ErrorKind::RateLimited);
+            self.live = Live::Pending(JournalEvent::CreateRefused {
                 tag: tag.clone(),
-                message: "the provider's queue of batch tokens is full".to_owned(),
+                message: error.message().to_owned(),
                 retryable: true,
-            };
+            });
+            self.full_alone = if self.alone { self.full_alone + 1 } else { 0 };
+            if self.full_alone >= MAX_FULL_ALONE {
+                self.stop = Some(error.with_class(RetryClass::JobStop));
+            }
             self.queue_pause(now);
-            self.live = Live::Pending(fact);
             return;
         }
         if changed {
@@ -707,7 +818,10 @@ impl Submission {
                 let next = input_gone.then(|| self.on_input_gone(&tag, now)).flatten();
                 self.live = match next {
                     Some(fact) => Live::Pending(fact),
-                    None => Live::Closing(Close::Refused(refusal(&snapshot), snapshot.faults)),
+                    None => {
+                        let error = refusal(&snapshot, ErrorKind::InvalidRequest);
+                        Live::Closing(Close::Refused(error, snapshot.faults))
+                    }
                 };
             }
             ref status if status.is_terminal() => {
@@ -715,6 +829,8 @@ impl Submission {
                 if snapshot.awaits_files() && now.saturating_sub(since) < self.options.files_grace {
                     self.wait = Some(now + interval);
                 } else {
+                    // What is kept is given up only for something else.
+                    self.fresh &= !snapshot.files.is_empty();
                     self.live = Live::Ended(snapshot);
                 }
             }
@@ -783,6 +899,23 @@ impl Submission {
             self.stop = Some(error);
             return;
         }
+        self.wait_to_retry(&error, now, random);
+    }
+
+    /// The step costs nothing and was answered with no. Load passes; anything else may stand for ever.
+    fn free_try(&mut self, error: Error, now: Duration, random: f64) {
+        let load = matches!(error.kind(), ErrorKind::RateLimited | ErrorKind::Overloaded);
+        if error.class() == RetryClass::Rejected && !load {
+            self.free += 1;
+            if self.free >= MAX_FREE {
+                self.stop = Some(error);
+                return;
+            }
+        }
+        self.again_later(error, now, random);
+    }
+
+    fn wait_to_retry(&mut self, error: &Error, now: Duration, random: f64) {
         self.failures = self.failures.saturating_add(1);
         self.wait = Some(
             now + self
@@ -815,6 +948,8 @@ impl Submission {
                 }
             }
             JournalEvent::Created { tag, handle } | JournalEvent::Adopted { tag, handle } => {
+                let fenced = matches!(self.phase, Phase::Absent { .. })
+                    || self.current().is_some_and(|(current, _)| current != tag);
                 let input = match self.current() {
                     Some((current, input)) if current == tag => input.clone(),
                     // A batch of an earlier attempt, or one a person named.
@@ -826,6 +961,8 @@ impl Submission {
                     handle: handle.clone(),
                     status: None,
                     cancel: false,
+                    fenced,
+                    collected: false,
                 }
             }
             JournalEvent::CreateRefused {
@@ -893,6 +1030,13 @@ impl Submission {
                 }
                 return;
             }
+            JournalEvent::Collected { .. } => {
+                if let Phase::Running { collected, .. } = &mut self.phase {
+                    *collected = true;
+                }
+                return;
+            }
+            JournalEvent::Cancelled => Phase::Cancelled,
             JournalEvent::Merged { .. } => Phase::Merged,
         };
         self.phase = phase;
@@ -916,27 +1060,24 @@ fn several_match(batches: &[&BatchSummary]) -> String {
 
 /// How rows end of which an ended batch's files hold no line: some providers write none for what they
 /// never ran (F-077, F-078).
-fn rest(status: &BatchStatus) -> Ending {
+fn rest(status: Option<&BatchStatus>) -> Ending {
     match status {
-        BatchStatus::Expired => Ending::Expired,
-        BatchStatus::Cancelled => Ending::Cancelled,
+        Some(BatchStatus::Expired) => Ending::Expired,
+        Some(BatchStatus::Cancelled) => Ending::Cancelled,
         _ => Ending::Missing,
     }
 }
 
 /// The provider's own words on why it refused a batch's input.
-fn refusal(snapshot: &BatchSnapshot) -> Error {
+fn refusal(snapshot: &BatchSnapshot, kind: ErrorKind) -> Error {
     let Some(first) = snapshot.faults.first() else {
-        return Error::new(
-            ErrorKind::InvalidRequest,
-            "the provider failed the batch without a reason",
-        );
+        return Error::new(kind, "the provider failed the batch without a reason");
     };
     let place = first
         .line
         .map_or(String::new(), |line| format!("line {line}: "));
     let error = Error::new(
-        ErrorKind::InvalidRequest,
+        kind,
         format!("the provider refused the batch: {place}{}", first.message),
     );
     match &first.code {

@@ -165,6 +165,15 @@ fn every_shape_of_a_row_has_its_ending() {
         (
             row(json!(503), Value::Null, Value::Null),
             "failed",
+            Some(Ambiguous),
+        ),
+        (
+            row(
+                json!(503),
+                fault(json!("server_is_overloaded"), "service_unavailable_error"),
+                Value::Null,
+            ),
+            "failed",
             Some(Rejected),
         ),
         (
@@ -587,6 +596,7 @@ fn read_list(mark: &ListMark, list: &[(&str, i64)], size: usize) -> Result<(Vec<
         });
         let page = ListPage {
             batches: batches.collect(),
+            unreadable: false,
             next: page.last().map(|(id, _)| (*id).to_owned()),
             more: (number + 1) * size < list.len(),
         };
@@ -665,6 +675,7 @@ fn f_116_a_cursor_that_does_not_go_on_is_an_error() {
             None,
             None,
         )],
+        unreadable: false,
         next: next.map(str::to_owned),
         more: true,
     };
@@ -681,4 +692,61 @@ fn f_116_a_cursor_that_does_not_go_on_is_an_error() {
     );
     let mut reading = Reading::new(&mark);
     assert!(reading.take(page("a", None)).is_err(), "no cursor");
+}
+
+#[test]
+fn f_116_an_entry_that_cannot_be_read_spoils_a_search_and_not_the_first_page() {
+    let page = || ListPage {
+        batches: Vec::new(),
+        unreadable: true,
+        next: None,
+        more: false,
+    };
+    let mark = mark(&[], None);
+    let error = Reading::new(&mark).take(page()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+/// F-081: one id of two may show late too, whatever the end is.
+#[test]
+fn f_081_results_are_pending_while_a_counted_kind_has_no_file() {
+    let pending = |status: &str, completed: u64, failed: u64, output: &str, errors: &str| {
+        seen(json!({"status": status, "output_file_id": output, "error_file_id": errors,
+            "request_counts": {"total": completed + failed, "completed": completed, "failed": failed}}))
+        .unwrap()
+        .awaits_files()
+    };
+    for status in ["completed", "expired", "cancelled"] {
+        assert!(pending(status, 2, 1, "", ""), "{status}");
+        assert!(pending(status, 2, 1, "file-O", ""), "{status}");
+        assert!(pending(status, 2, 1, "", "file-E"), "{status}");
+        assert!(!pending(status, 2, 1, "file-O", "file-E"), "{status}");
+        assert!(!pending(status, 2, 0, "file-O", ""), "{status}");
+        assert!(!pending(status, 0, 0, "", ""), "{status}");
+    }
+    assert!(!pending("failed", 0, 2, "", ""));
+    assert!(!pending("finalizing", 2, 1, "", ""));
+}
+
+/// F-005, F-027: a batch that failed for the account is no row's fault.
+#[test]
+fn f_005_f_027_a_batch_failed_for_the_account_says_so() {
+    let fault = |status: &str, code: &str| {
+        seen(json!({"status": status, "errors": {"data": [{"code": code, "message": "m"}]}}))
+            .unwrap()
+            .account_fault
+    };
+    for (code, kind) in [
+        ("billing_hard_limit_reached", Some(ErrorKind::QuotaExceeded)),
+        ("insufficient_quota", Some(ErrorKind::QuotaExceeded)),
+        ("team_spend_reached", Some(ErrorKind::QuotaExceeded)),
+        ("model_not_found", Some(ErrorKind::NotFound)),
+        ("request_forbidden", Some(ErrorKind::PermissionDenied)),
+        ("invalid_json_line", None),
+        ("token_limit_exceeded", None),
+        ("", None),
+    ] {
+        assert_eq!(fault("failed", code), kind, "{code}");
+    }
+    assert_eq!(fault("completed", "insufficient_quota"), None);
 }

@@ -113,7 +113,16 @@ async fn every_failure_is_sent_once() {
             RetryClass::Ambiguous,
         ),
         (
+            // Whoever said so; with a word of the provider's it is a refusal.
             ResponseTemplate::new(503),
+            ErrorKind::Overloaded,
+            RetryClass::Ambiguous,
+        ),
+        (
+            reply(
+                503,
+                json!({"error": {"code": "server_is_overloaded", "message": "no"}}),
+            ),
             ErrorKind::Overloaded,
             RetryClass::Rejected,
         ),

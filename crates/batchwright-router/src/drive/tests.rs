@@ -221,7 +221,7 @@ async fn f_133_a_key_revoked_in_the_middle_keeps_everything_for_the_next_one() {
 async fn f_087_one_batch_that_is_not_found_stops_its_chunk_alone() {
     let fake = Fake::new("fake");
     let store = FakeStore::new(&fake, 3, 2);
-    fake.state().poll_errors.push_back(ErrorKind::NotFound);
+    fake.state().unseen = Some("batch-1");
     let end = plainly(&fake, &store, 3).await.unwrap();
     assert_eq!((end.merged, end.unfinished), (2, 1));
     assert_eq!(
@@ -466,4 +466,76 @@ async fn a_source_that_fails_ends_the_drive_and_keeps_what_runs() {
     );
     assert_eq!(end.merged, 0);
     assert_eq!(plainly(&fake, &store, 1).await.unwrap().merged, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn f_106_a_file_that_is_whole_is_not_downloaded_again() {
+    let fake = Fake::new("fake");
+    let store = FakeStore::new(&fake, 1, 5);
+    fake.state().two_files = true;
+    fake.state().resumes = true;
+    // The first is whole, the second breaks.
+    fake.state().cuts.extend([None, Some(10)]);
+    assert_eq!(plainly(&fake, &store, 1).await.unwrap().merged, 1);
+    assert_eq!(fake.state().downloads, [0, 0, 10]);
+    let kept = facts(&store, |fact| {
+        matches!(fact, JournalEvent::Downloaded { .. })
+    });
+    assert_eq!((kept, count(&store, "succeeded")), (2, 5));
+}
+
+/// P15.
+#[tokio::test(start_paused = true)]
+async fn f_087_f_091_what_was_collected_is_merged_without_the_provider() {
+    let fake = Fake::new("fake");
+    let store = FakeStore::new(&fake, 1, 2);
+    let control = Control::default();
+    let stop = control.stop.clone();
+    store.state().on_append = Some(Box::new(move |fact| {
+        if matches!(fact, JournalEvent::Collected { .. }) {
+            stop.cancel();
+        }
+    }));
+    let end = drive(&fake, &store, RouterOptions::default(), &control, 1, |_| {});
+    assert_eq!(end.await.unwrap().unfinished, 1);
+    store.state().on_append = None;
+    fake.state().unseen = Some("batch-0");
+    assert_eq!(plainly(&fake, &store, 1).await.unwrap().merged, 1);
+    assert_eq!(fake.state().downloads, [0]);
+    assert_eq!(count(&store, "succeeded"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn f_027_chunks_refused_alike_stop_the_drive_unless_one_had_results() {
+    let one_by_one = || RouterOptions {
+        max_open_batches: 1,
+        ..RouterOptions::default()
+    };
+    let control = Control::default();
+    let fake = Fake::new("fake");
+    let store = FakeStore::new(&fake, 5, 2);
+    fake.state().fails_validation = true;
+    let end = drive(&fake, &store, one_by_one(), &control, 5, |_| {})
+        .await
+        .unwrap();
+    let stopped = end.stopped.unwrap();
+    assert_eq!(stopped.code(), Some("bad_line"));
+    assert!(stopped.message().contains("refused alike"), "{stopped}");
+    assert_eq!((end.merged, fake.sent().submits), (2, 2));
+
+    let fake = Fake::new("fake");
+    let store = FakeStore::new(&fake, 5, 2);
+    let end = drive(&fake, &store, one_by_one(), &control, 5, |event| {
+        if matches!(event, RouterEvent::Merged { .. }) {
+            fake.state().fails_validation = true;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(end.stopped.is_none());
+    assert_eq!((end.merged, fake.sent().submits), (5, 5));
+    assert_eq!(
+        (count(&store, "succeeded"), count(&store, "failed")),
+        (2, 8)
+    );
 }

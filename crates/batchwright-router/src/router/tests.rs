@@ -232,3 +232,30 @@ fn an_embedding_goes_to_an_endpoint_of_its_own() {
     let fake = Fake::new("fake");
     assert_eq!(check_batch(1, &batch, fake.as_ref()).unwrap(), "/embed");
 }
+
+#[tokio::test(start_paused = true)]
+async fn f_082_f_097_a_success_of_either_download_wins_and_none_comes_twice() {
+    fn error_for(line: &str) -> String {
+        let id = line.split('"').nth(7).unwrap();
+        format!("{{\"id\":\"{id}\",\"error\":\"no\"}}")
+    }
+    let fake = Fake::new("fake");
+    // Lines come last row first: of row 3 nothing, of row 2 an error, then of row 0 nothing any more.
+    fake.state().edits.push_back(|lines| {
+        let row_two = &lines[1];
+        lines[1] = error_for(row_two);
+        lines.remove(0);
+    });
+    fake.state().edits.push_back(|lines| {
+        lines.truncate(3);
+    });
+    let batch = BatchRequest::new("fake", asks("a", 4));
+    let run = router(&[&fake])
+        .run(vec![batch], Control::default())
+        .unwrap();
+    let (outcomes, errors, _) = collect(run).await;
+    assert!(errors.is_empty(), "{errors:?}");
+    let ids: BTreeSet<&str> = outcomes.iter().map(|outcome| &*outcome.custom_id).collect();
+    assert_eq!((outcomes.len(), ids.len()), (4, 4));
+    assert!(outcomes.iter().all(|outcome| outcome.ending.is_success()));
+}

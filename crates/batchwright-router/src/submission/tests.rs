@@ -42,6 +42,10 @@ enum Fate {
     InputGone,
     /// Completed and counted; its file shows after this many further polls.
     FilesLate(u32),
+    /// Ended in this state; a second file is announced and shows after this many further polls.
+    OneFileLate(&'static str, u32),
+    /// Failed for want of money.
+    NoMoney,
     ExpiresEmpty,
     /// Rests in this state for this long, then completes.
     Stuck(&'static str, Duration),
@@ -87,6 +91,8 @@ struct World {
     page: usize,
     fence_works: bool,
     can_list: bool,
+    /// Whether no other batch of ours takes room.
+    alone: bool,
     cancel: CancelMode,
     cancels: u32,
     cancel_at: Option<Duration>,
@@ -135,6 +141,7 @@ impl World {
             page: 20,
             fence_works: true,
             can_list: true,
+            alone: false,
             cancel: CancelMode::Works,
             cancels: 0,
             cancel_at: None,
@@ -190,6 +197,7 @@ impl World {
             self.can_list,
             self.options.clone(),
         );
+        machine.set_alone(self.alone);
         for step in 0..20_000 {
             if self.cancel_at.is_some_and(|at| self.now >= at) {
                 machine.on(Event::CancelRequested, self.now, 0.5);
@@ -447,9 +455,12 @@ impl World {
                 word => BatchStatus::Unknown(word.to_owned()),
             },
             _ if age < MINUTE => BatchStatus::Validating,
-            Fate::QueueFull | Fate::Invalid | Fate::InputGone => BatchStatus::Failed,
+            Fate::QueueFull | Fate::Invalid | Fate::InputGone | Fate::NoMoney => {
+                BatchStatus::Failed
+            }
             _ if age < HOUR => BatchStatus::InProgress,
-            Fate::ExpiresEmpty => BatchStatus::Expired,
+            Fate::ExpiresEmpty | Fate::OneFileLate("expired", _) => BatchStatus::Expired,
+            Fate::OneFileLate("cancelled", _) => BatchStatus::Cancelled,
             _ => BatchStatus::Completed,
         }
     }
@@ -460,7 +471,15 @@ impl World {
         let status = self.status(&self.batches[at]);
         let batch = &mut self.batches[at];
         let mut snapshot = BatchSnapshot::new(handle.clone(), status);
-        if snapshot.status == BatchStatus::Completed {
+        if let Fate::OneFileLate(_, polls) = batch.fate
+            && snapshot.status.is_terminal()
+        {
+            batch.polls += 1;
+            snapshot.results_pending = batch.polls <= polls;
+            snapshot.files.push(ResultFile::new("err", "errors"));
+            // The rows of the file that is not named yet.
+            self.missing = if snapshot.results_pending { 4 } else { 0 };
+        } else if snapshot.status == BatchStatus::Completed {
             batch.polls += 1;
             snapshot.counts = Some(BatchCounts::new(ROWS, ROWS, 0));
         }
@@ -478,7 +497,11 @@ impl World {
                     InputFault::new(Some(code.into()), code, line, param.map(str::to_owned))
                 };
                 snapshot.queue_full = batch.fate == Fate::QueueFull;
+                if batch.fate == Fate::NoMoney {
+                    snapshot.account_fault = Some(ErrorKind::QuotaExceeded);
+                }
                 snapshot.faults = match batch.fate {
+                    Fate::NoMoney => vec![fault("billing_hard_limit_reached", None, None)],
                     Fate::QueueFull => vec![fault("token_limit_exceeded", None, None)],
                     Fate::InputGone => vec![fault("invalid_request", None, Some("file_id"))],
                     _ => vec![
@@ -497,7 +520,7 @@ impl World {
         let ran = |batch: &&Batch| {
             !matches!(
                 batch.fate,
-                Fate::QueueFull | Fate::Invalid | Fate::InputGone
+                Fate::QueueFull | Fate::Invalid | Fate::InputGone | Fate::NoMoney
             )
         };
         self.batches.iter().filter(ran).count()

@@ -79,7 +79,7 @@ fn scenarios() -> Vec<Scenario> {
         scenario("F-011 limited", World::creating([RateLimited; 5])),
         scenario("not sent", World::creating([NotSent, NotSent])),
         Scenario {
-            calm: stopped,
+            calm: stopped.clone(),
             crashed: vec![End::Merged],
             ..scenario("F-005 no money", World::creating([Account]))
         },
@@ -107,6 +107,15 @@ fn scenarios() -> Vec<Scenario> {
             "F-081 files never",
             World::fated([Fate::FilesLate(u32::MAX)]),
         ),
+        scenario(
+            "F-081 one of two files late",
+            World::fated([Fate::OneFileLate("completed", 4)]),
+        ),
+        Scenario {
+            calm: stopped.clone(),
+            crashed: vec![stopped.clone(), End::Merged],
+            ..scenario("F-005 failed for money", World::fated([Fate::NoMoney]))
+        },
         scenario("F-097 lines missing", missing),
         scenario("F-037 first download cut", cut),
         scenario("F-089 most free calls fail", bad),
@@ -289,6 +298,9 @@ fn fate() -> impl Strategy<Value = Fate> {
         1 => Just(Fate::Invalid),
         1 => Just(Fate::InputGone),
         1 => (0u32..20).prop_map(Fate::FilesLate),
+        1 => (sample::select(vec!["completed", "expired", "cancelled"]), 0u32..20)
+            .prop_map(|(word, polls)| Fate::OneFileLate(word, polls)),
+        1 => Just(Fate::NoMoney),
         1 => Just(Fate::ExpiresEmpty),
         1 => (sample::select(vec!["validating", "in_progress", "finalizing", "hibernating"]), 0u64..400_000)
             .prop_map(|(word, seconds)| Fate::Stuck(word, Duration::from_secs(seconds))),
