@@ -236,6 +236,13 @@ impl Journal {
         })
     }
 
+    /// Why nothing more may be sent, where another process began an epoch after `epoch` (F-153).
+    pub(crate) fn fence(&self, epoch: u64) -> Result<Option<Error>> {
+        let newest = newest_epoch(&self.connection).map_err(|error| failed("read", error))?;
+        let epoch = to_i64(epoch)?;
+        Ok((newest > epoch).then(|| taken_over(newest, epoch)))
+    }
+
     /// Starts a new epoch; older writers are fenced off from their next intent on (F-153).
     pub(crate) fn begin_epoch(&mut self, holder: &Holder) -> Result<u64> {
         let Holder {
@@ -295,13 +302,9 @@ impl Journal {
     ) -> Result<()> {
         self.write("append to", |transaction, epoch| {
             if entries.iter().any(|entry| state::is_intent(&entry.event)) {
-                let newest: i64 =
-                    transaction.query_row("SELECT max(epoch) FROM epochs", [], |row| row.get(0))?;
+                let newest = newest_epoch(transaction)?;
                 if newest > epoch {
-                    return Ok(Err(Error::new(
-                        ErrorKind::Storage,
-                        format!("append to ledger.sqlite: another process took this job over (epoch {newest}, ours is {epoch}); leave it to that one"),
-                    )));
+                    return Ok(Err(taken_over(newest, epoch)));
                 }
             }
             let mut before: String = transaction
@@ -565,6 +568,21 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+fn newest_epoch(connection: &Connection) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached("SELECT max(epoch) FROM epochs")?
+        .query_row([], |row| row.get(0))
+}
+
+fn taken_over(newest: i64, epoch: i64) -> Error {
+    Error::new(
+        ErrorKind::Storage,
+        format!(
+            "go on: another process took this job over (epoch {newest}, ours is {epoch}); leave it to that one"
+        ),
+    )
 }
 
 fn user_version(connection: &Connection) -> rusqlite::Result<i64> {

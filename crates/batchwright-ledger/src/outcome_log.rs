@@ -2,7 +2,7 @@
 
 use crate::{
     files::{self, Sha256},
-    journal::SealedSegment,
+    journal::{Journal, SealedSegment},
     ledger::Ledger,
     record,
     segment::SegmentName,
@@ -64,6 +64,12 @@ enum Work {
     Finish,
 }
 
+impl Command {
+    fn is_intent(&self) -> bool {
+        matches!(self.work, Work::Write { intents, .. } if intents > 0)
+    }
+}
+
 enum Reply {
     Task(oneshot::Sender<Result<()>>),
     Thread(std_mpsc::SyncSender<Result<()>>),
@@ -96,6 +102,8 @@ impl OutcomeLog {
         let (sender, queue) = mpsc::channel(QUEUE);
         let run = ledger.next_run();
         let writer = Writer {
+            journal: ledger.second_journal()?,
+            taken_over: None,
             // The first run of an epoch is told by the epoch.
             new_run: (run > 1).then_some(run),
             ledger,
@@ -129,7 +137,8 @@ impl OutcomeLog {
     /// the row is named among those that may have been billed.
     ///
     /// # Errors
-    /// `Storage` where it could not be made durable; the row must then not be sent.
+    /// `Storage` where it could not be made durable, or another process took the job over; the row must then
+    /// not be sent.
     ///
     /// # Cancel safety
     /// A dropped call may or may not have been written; the intent then names a row that was not sent.
@@ -413,6 +422,11 @@ struct Current {
 
 /// The thread's state.
 struct Writer {
+    /// For the fence alone: the ledger's own is locked while anybody checks or writes facts. Above the ledger,
+    /// so that it is closed first, and what closes last clears up.
+    journal: Journal,
+    /// Why no intent is confirmed any more.
+    taken_over: Option<Error>,
     ledger: Ledger,
     /// The run's number, until its first line is written.
     new_run: Option<u32>,
@@ -464,11 +478,34 @@ impl Writer {
             self.broken = Some(error.clone().context("append an outcome after this failed"));
         }
         for command in group {
-            command.reply.send(result.clone());
+            let fenced = match (&self.taken_over, command.is_intent()) {
+                (Some(error), true) => Err(error.clone()),
+                _ => Ok(()),
+            };
+            command.reply.send(result.clone().and(fenced));
         }
     }
 
+    /// Looks whether another process took the job over (F-153). It has closed our segment then, so what was
+    /// bought already goes to a new one.
+    fn check_fence(&mut self) -> Result<()> {
+        if self.taken_over.is_some() {
+            return Ok(());
+        }
+        self.taken_over = self.journal.fence(self.ledger.epoch())?;
+        if self.taken_over.is_some()
+            && let Some(mut left) = self.current.take()
+            && left.unsynced
+        {
+            left.file
+                .sync()
+                .map_err(|error| files::storage("append to", &left.path, error))?;
+        }
+        Ok(())
+    }
+
     fn write(&mut self, group: &[Command]) -> Result<()> {
+        self.check_fence()?;
         let (mut new_outcomes, mut new_intents, mut wants_sync) = (0, 0, false);
         self.joined.clear();
         if let Some(run) = self.new_run.take() {
@@ -476,6 +513,9 @@ impl Writer {
             self.joined.push(b'\n');
         }
         for command in group {
+            if self.taken_over.is_some() && command.is_intent() {
+                continue;
+            }
             if let Work::Write {
                 bytes,
                 outcomes,
@@ -488,6 +528,9 @@ impl Writer {
                 new_intents += intents;
                 wants_sync |= sync;
             }
+        }
+        if self.taken_over.is_some() && self.joined.is_empty() {
+            return Ok(());
         }
         let current = match &mut self.current {
             Some(current) => current,
@@ -522,6 +565,10 @@ impl Writer {
         self.joined.shrink_to(4 * PIECE_BYTES);
         if current.bytes >= self.segment_bytes {
             self.close()?;
+        }
+        // Once more, now that the intents are durable: whoever takes the job over after this reads them.
+        if new_intents > 0 {
+            self.check_fence()?;
         }
         Ok(())
     }
@@ -652,6 +699,43 @@ mod tests {
             self.syncs.fetch_add(1, Ordering::SeqCst);
             Ok(())
         }
+    }
+
+    #[tokio::test]
+    async fn f_153_an_intent_that_is_overtaken_on_its_way_to_the_disk_is_not_confirmed() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let (open, gate) = std_mpsc::channel();
+        let (syncs, mut gate) = (Arc::new(AtomicUsize::new(0)), Some(gate));
+        let counted = Arc::clone(&syncs);
+        let create: Create = Box::new(move |path| {
+            let file = files::create(path)?;
+            match gate.take() {
+                Some(gate) => {
+                    let syncs = Arc::clone(&counted);
+                    Ok(Box::new(Gated { file, syncs, gate }))
+                }
+                None => Ok(Box::new(file)),
+            }
+        });
+        let log = OutcomeLog::start_with(ledger.clone(), SEGMENT_BYTES, create).unwrap();
+        let mut intent = Box::pin(log.intent(0, 1));
+        assert!(futures::poll!(&mut intent).is_pending());
+        // The fence was passed when the file is there; the sync waits.
+        let segment = folder.path().join("segments/000001-0001.jsonl");
+        while std::fs::read(&segment).is_ok_and(|bytes| bytes.is_empty()) || !segment.exists() {
+            tokio::task::yield_now().await;
+        }
+        std::fs::remove_file(folder.path().join("lock")).unwrap();
+        let second = Ledger::open(folder.path()).unwrap();
+        open.send(()).unwrap();
+        let error = intent.await.unwrap_err();
+        assert!(error.message().contains("took this job over"), "{error}");
+        assert_eq!(syncs.load(Ordering::SeqCst), 1);
+        log.append(record(1)).await.unwrap();
+        let scan = second.scan().unwrap();
+        assert!(scan.finished.iter().eq([1]));
+        assert_eq!(scan.in_flight, [0]);
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-use super::{entry, handle, job, seal, tag};
+use super::{entry, handle, job, seal, success, tag};
 use batchwright_core::{
     BatchStatus, ErrorKind, InputRef, JournalEntry, JournalEvent, ListMark, SubmissionLog as _,
 };
@@ -166,6 +166,42 @@ fn f_153_an_older_epoch_sends_nothing_more() {
         )])
         .unwrap();
     assert_eq!(second.chunks().unwrap()[0].handle, Some(handle()));
+}
+
+#[tokio::test]
+async fn f_153_an_older_epoch_calls_nobody_more_and_keeps_what_it_bought() {
+    let (folder, first) = job();
+    let job = folder.path().join("job");
+    let log = first.outcome_log().unwrap();
+    log.intent(0, 1).await.unwrap();
+    log.intent(1, 1).await.unwrap();
+    fs::remove_file(job.join("lock")).unwrap();
+    let second = Ledger::open(&job).unwrap();
+    for row in [2, 3] {
+        let error = log.intent(row, 1).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Storage);
+        assert!(
+            error
+                .message()
+                .contains("another process took this job over"),
+            "{error}"
+        );
+    }
+    // The answers to what was sent before are paid for, and harm nothing the other process relies on.
+    log.append(success(0)).await.unwrap();
+    let other = second.outcome_log().unwrap();
+    other.intent(1, 1).await.unwrap();
+    other.append(success(1)).await.unwrap();
+    log.append(success(1)).await.unwrap();
+    log.finish().await.unwrap();
+    other.finish().await.unwrap();
+    let scan = second.scan().unwrap();
+    assert!(scan.finished.iter().eq([0, 1]));
+    assert_eq!((scan.intents, scan.in_flight_rows), (3, 0));
+    let report = second.verify(Some(2)).unwrap();
+    assert!(report.is_ok(), "{report:?}");
+    drop((first, second));
+    assert!(Ledger::open(&job).unwrap().verify(Some(2)).unwrap().is_ok());
 }
 
 #[test]
