@@ -30,13 +30,6 @@ fn misuse(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::Unexpected, what)
 }
 
-fn read_prefix(prefix: &str) -> Result<WirePrefix> {
-    format!("{prefix}-0")
-        .parse()
-        .map(|id: WireId| id.prefix())
-        .map_err(|_| misuse("a wire id's prefix is a letter and 7 of a-z and 0-9"))
-}
-
 /// Where the id made of `quoted` (`"prefix-`) begins in a line, as the ledger allows it: its first
 /// occurrence is the whole quoted id, so that a later copy can replace it without reading JSON.
 fn id_in_line(line: &[u8], quoted: &memmem::Finder<'_>) -> Option<usize> {
@@ -62,16 +55,15 @@ pub struct ChunkWriter {
 }
 
 impl ChunkWriter {
-    pub(crate) fn new(ledger: Ledger, chunk: u32, wire_prefix: &str) -> Result<Self> {
+    pub(crate) fn new(ledger: Ledger, chunk: u32, prefix: WirePrefix) -> Result<Self> {
         ledger.writable()?;
-        let prefix = read_prefix(wire_prefix)?;
         if ledger.journal().seal(chunk, 1)?.is_some() {
             return Err(misuse(format!("write chunk {chunk}: it is sealed already")));
         }
         Ok(Self {
             lines: TempFile::create(ledger.path("chunks", &lines_name(chunk, 1)))?,
             rows: TempFile::create(ledger.path("chunks", &rows_name(chunk)))?,
-            quoted: memmem::Finder::new(&format!("\"{wire_prefix}-")).into_owned(),
+            quoted: memmem::Finder::new(&format!("\"{prefix}-")).into_owned(),
             prefix,
             ledger,
             chunk,
@@ -268,14 +260,12 @@ impl SealedChunk {
         ledger: &Ledger,
         chunk: u32,
         attempt: u32,
-        old_prefix: &str,
-        new_prefix: &str,
+        old_prefix: WirePrefix,
+        new_prefix: WirePrefix,
     ) -> Result<Self> {
         ledger.writable()?;
-        read_prefix(old_prefix)?;
-        read_prefix(new_prefix)?;
         if let Some((sealed, _)) = Self::find(ledger, chunk, attempt)? {
-            if sealed.wire_prefix != new_prefix {
+            if sealed.wire_prefix != new_prefix.as_str() {
                 return Err(misuse(format!(
                     "reseal chunk {chunk}: attempt {attempt} is sealed under another prefix"
                 )));
@@ -293,7 +283,7 @@ impl SealedChunk {
             .ok_or_else(|| never_sealed(chunk))?;
         let (source, file) =
             Self::find(ledger, chunk, older)?.ok_or_else(|| never_sealed(chunk))?;
-        if source.wire_prefix != old_prefix {
+        if source.wire_prefix != old_prefix.as_str() {
             return Err(misuse(format!(
                 "reseal chunk {chunk}: attempt {older} is sealed under another prefix than the one to replace"
             )));
@@ -316,7 +306,7 @@ impl SealedChunk {
             let end = id_in_line(&line, &quoted)
                 .ok_or_else(|| files::damaged(&source.path, "a line carries no wire id"))?;
             // Past `end` comes the row; before it the 8 characters and the dash.
-            line[end - 9..end - 1].copy_from_slice(new_prefix.as_bytes());
+            line[end - 9..end - 1].copy_from_slice(new_prefix.as_str().as_bytes());
             copy.write(&line)?;
         }
         let bytes = copy.bytes();
@@ -331,7 +321,7 @@ impl SealedChunk {
         files::sync_folder(&ledger.path("chunks", ""))?;
         let file = ChunkFile {
             attempt,
-            wire_prefix: new_prefix.to_owned(),
+            wire_prefix: new_prefix.to_string(),
             rows_sha256: file.rows_sha256,
         };
         let entry = JournalEntry::new(chunk, Timestamp::from(SystemTime::now()), seal);

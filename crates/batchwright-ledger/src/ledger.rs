@@ -15,7 +15,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use batchwright_core::{
-    ByteStream, Error, ErrorKind, JournalEntry, Result, SubmissionLog, Timestamp,
+    ByteStream, Error, ErrorKind, JournalEntry, Result, SubmissionLog, Timestamp, WirePrefix,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -269,9 +269,8 @@ impl Ledger {
     /// Starts the file of chunk number `chunk`, whose lines carry ids made of `wire_prefix`.
     ///
     /// # Errors
-    /// `Unexpected` where the chunk is sealed already or the prefix is no [`batchwright_core::WirePrefix`];
-    /// `Storage` where the files cannot be made.
-    pub fn chunk_writer(&self, chunk: u32, wire_prefix: &str) -> Result<ChunkWriter> {
+    /// `Unexpected` where the chunk is sealed already; `Storage` where the files cannot be made.
+    pub fn chunk_writer(&self, chunk: u32, wire_prefix: WirePrefix) -> Result<ChunkWriter> {
         ChunkWriter::new(self.clone(), chunk, wire_prefix)
     }
 
@@ -294,8 +293,8 @@ impl Ledger {
         &self,
         chunk: u32,
         attempt: u32,
-        old_prefix: &str,
-        new_prefix: &str,
+        old_prefix: WirePrefix,
+        new_prefix: WirePrefix,
     ) -> Result<SealedChunk> {
         SealedChunk::reseal(self, chunk, attempt, old_prefix, new_prefix)
     }

@@ -29,7 +29,7 @@ fn a_sealed_chunk_reads_back() {
     assert!(ids.iter().map(|pair| pair.0).eq([3, 5, 40]));
     assert_eq!(ids.position(40), Some(2));
 
-    let error = ledger.chunk_writer(1, prefix(1, 1).as_str()).unwrap_err();
+    let error = ledger.chunk_writer(1, prefix(1, 1)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unexpected);
     drop(ledger);
     let ledger = Ledger::open(&folder.path().join("job")).unwrap();
@@ -40,7 +40,7 @@ fn a_sealed_chunk_reads_back() {
 fn an_unsealed_chunk_leaves_nothing_and_can_be_written_again() {
     let (folder, ledger) = job();
     let prefix = prefix(2, 1);
-    let mut writer = ledger.chunk_writer(2, prefix.as_str()).unwrap();
+    let mut writer = ledger.chunk_writer(2, prefix).unwrap();
     writer.push(0, "a", &line(prefix, 0, "x")).unwrap();
     drop(writer);
     let chunks = folder.path().join("job/chunks");
@@ -54,9 +54,7 @@ fn an_unsealed_chunk_leaves_nothing_and_can_be_written_again() {
     assert!(ledger.sealed(2, 1).is_err());
     let sealed = seal(&ledger, 2, &[0]);
     assert_ne!(fs::read_to_string(sealed.path).unwrap(), "unrecorded");
-    let empty = ledger
-        .chunk_writer(3, super::prefix(3, 1).as_str())
-        .unwrap();
+    let empty = ledger.chunk_writer(3, super::prefix(3, 1)).unwrap();
     assert!(empty.seal("p", "e", "m", at(0)).is_err());
 }
 
@@ -64,7 +62,7 @@ fn an_unsealed_chunk_leaves_nothing_and_can_be_written_again() {
 fn a_line_that_is_not_its_rows_is_refused() {
     let (_folder, ledger) = job();
     let prefix = prefix(1, 1);
-    let mut writer = ledger.chunk_writer(1, prefix.as_str()).unwrap();
+    let mut writer = ledger.chunk_writer(1, prefix).unwrap();
     let id = WireId::new(prefix, 1).to_string();
     for bad in [
         line(prefix, 2, "another row's"),
@@ -78,9 +76,6 @@ fn a_line_that_is_not_its_rows_is_refused() {
     }
     assert_eq!((writer.requests(), writer.bytes()), (0, 0));
     writer.push(1, "a", &line(prefix, 1, "right")).unwrap();
-    for bad in ["", "short", "has-dash", "../../..", "1abcdefg"] {
-        assert!(ledger.chunk_writer(2, bad).is_err(), "{bad}");
-    }
 }
 
 #[test]
@@ -112,16 +107,13 @@ fn resealing_again_gives_the_same_attempt() {
     let (_folder, ledger) = job();
     seal(&ledger, 1, &[0]);
     let (old, new) = (prefix(1, 1), prefix(1, 2));
-    let second = ledger.reseal(1, 2, old.as_str(), new.as_str()).unwrap();
-    assert_eq!(
-        ledger.reseal(1, 2, old.as_str(), new.as_str()).unwrap(),
-        second
-    );
+    let second = ledger.reseal(1, 2, old, new).unwrap();
+    assert_eq!(ledger.reseal(1, 2, old, new).unwrap(), second);
     assert_eq!(ledger.chunks().unwrap()[0].attempt, 2);
     let third = prefix(1, 3);
-    assert!(ledger.reseal(1, 3, old.as_str(), third.as_str()).is_err());
-    assert!(ledger.reseal(1, 3, new.as_str(), third.as_str()).is_ok());
-    assert!(ledger.reseal(9, 2, old.as_str(), new.as_str()).is_err());
+    assert!(ledger.reseal(1, 3, old, third).is_err());
+    assert!(ledger.reseal(1, 3, new, third).is_ok());
+    assert!(ledger.reseal(9, 2, old, new).is_err());
     assert_eq!(ledger.sealed(1, 1).unwrap().wire_prefix, old.as_str());
 }
 
@@ -133,14 +125,14 @@ proptest! {
     ) {
         let (_folder, ledger) = job();
         let (old, new) = (prefix(1, 1), prefix(1, 2));
-        let mut writer = ledger.chunk_writer(1, old.as_str()).unwrap();
+        let mut writer = ledger.chunk_writer(1, old).unwrap();
         for (row, (custom_id, text)) in &rows {
             // A prompt that quotes an id of this very attempt must come through untouched.
             let text = format!("{text} \"{old}-1\"");
             writer.push(*row, custom_id, &line(old, *row, &text)).unwrap();
         }
         let first = writer.seal("p", "e", "m", at(0)).unwrap();
-        let second = ledger.reseal(1, 2, old.as_str(), new.as_str()).unwrap();
+        let second = ledger.reseal(1, 2, old, new).unwrap();
         prop_assert_eq!((first.bytes, first.requests), (second.bytes, second.requests));
         let read = |path| fs::read_to_string(path).unwrap();
         let (first, second) = (read(&first.path), read(&second.path));

@@ -52,7 +52,7 @@ fn line(prefix: WirePrefix, row: u64, text: &str) -> Vec<u8> {
 
 fn seal(ledger: &Ledger, chunk: u32, rows: &[u64]) -> SealedChunk {
     let prefix = prefix(chunk, 1);
-    let mut writer = ledger.chunk_writer(chunk, prefix.as_str()).unwrap();
+    let mut writer = ledger.chunk_writer(chunk, prefix).unwrap();
     for &row in rows {
         writer
             .push(row, &format!("r-{row}"), &line(prefix, row, "hello"))

@@ -287,11 +287,7 @@ impl Sealing {
         let number = *next;
         *next += 1;
         let prefix = WirePrefix::of(&self.job, number, 1);
-        Ok((
-            number,
-            prefix,
-            self.ledger.chunk_writer(number, prefix.as_str())?,
-        ))
+        Ok((number, prefix, self.ledger.chunk_writer(number, prefix)?))
     }
 
     fn group(&self, request: &Request, one_model: bool) -> Result<Group> {
@@ -350,12 +346,7 @@ impl ChunkStore for LedgerStore {
         blocking(move || {
             if attempt > 1 {
                 let prefix = |attempt| WirePrefix::of(&job, chunk, attempt);
-                ledger.reseal(
-                    chunk,
-                    attempt,
-                    prefix(attempt - 1).as_str(),
-                    prefix(attempt).as_str(),
-                )?;
+                ledger.reseal(chunk, attempt, prefix(attempt - 1), prefix(attempt))?;
             }
             Ok(ledger.sealed(chunk, attempt)?.to_batch())
         })
