@@ -114,7 +114,7 @@ pub struct DriveEnd {
 
 enum ChunkEnd {
     Merged,
-    /// Merged, and so many were refused like it that nothing more is to be sent.
+    /// Merged, and so many were refused like it that nothing more is bought.
     Refused(Error),
     Unfinished,
     Held(String),
@@ -131,6 +131,8 @@ pub(crate) struct Driver {
     /// Chunks whose batches take room in their provider's queue.
     takes_room: Mutex<HashSet<u32>>,
     verdict: Mutex<Verdict>,
+    /// Nothing more is bought; what was bought is polled and collected all the same.
+    closed: CancellationToken,
     started: Instant,
     random: RandomState,
 }
@@ -145,7 +147,7 @@ struct Verdict {
     alike: u32,
 }
 
-/// Chunks refused alike before any had results, after which nothing more is sent: the next ones would end
+/// Chunks refused alike before any had results, after which nothing more is bought: the next ones would end
 /// the same way (F-027).
 const MAX_ALIKE: u32 = 2;
 
@@ -192,6 +194,7 @@ impl Driver {
             transfers,
             takes_room: Mutex::default(),
             verdict: Mutex::default(),
+            closed: CancellationToken::new(),
             started: Instant::now(),
             random: RandomState::new(),
         }
@@ -246,6 +249,7 @@ impl Driver {
                     }
                 }
                 () = driver.control.stop.cancelled(), if source => source = false,
+                () = driver.closed.cancelled(), if source => source = false,
                 next = chunks.next(), if room => match next {
                     Some(Ok((job, _))) if !numbers.insert(job.chunk) => {
                         // Two of one chunk at once would be two buyers.
@@ -263,7 +267,6 @@ impl Driver {
                             lock(&driver.takes_room).remove(&chunk);
                             let hopeless = match &ended {
                                 Err(_) => true,
-                                Ok(ChunkEnd::Refused(_)) => true,
                                 Ok(ChunkEnd::Stopped(error)) => error.is_job_stop(),
                                 Ok(_) => false,
                             };
@@ -309,7 +312,9 @@ impl Driver {
                 machine.on(Event::CancelRequested, self.now(), 0.0);
             }
             let effect = machine.next(self.now());
-            let effect = if self.control.stop.is_cancelled() {
+            let stopped = self.control.stop.is_cancelled()
+                || (self.closed.is_cancelled() && is_purchase(&effect));
+            let effect = if stopped {
                 match effect {
                     // A fact that is known is written down, whatever else stops; an intent can wait.
                     Effect::Persist(fact) if !is_intent(&fact) => Some(Effect::Persist(fact)),
@@ -359,6 +364,7 @@ impl Driver {
                     tokio::select! {
                         () = tokio::time::sleep_until(self.started + instant) => {}
                         () = self.control.stop.cancelled() => {}
+                        () = self.closed.cancelled(), if !self.closed.is_cancelled() => {}
                         () = self.control.cancel.cancelled(), if !self.control.cancel.is_cancelled() => {}
                     }
                     Event::Woken
@@ -385,6 +391,9 @@ impl Driver {
                     };
                     if let Some(error) = refused {
                         refused_alike = lock(&self.verdict).refused(&error);
+                        if refused_alike.is_some() {
+                            self.closed.cancel();
+                        }
                     }
                     event
                 }
@@ -590,7 +599,13 @@ impl Driver {
             Event::Submitted(Err(error)) => error.error(),
             _ => return,
         };
-        if !error.is_retryable() {
+        let waits = match event {
+            // For a while these two wait for what may show or be readable later.
+            Event::Polled(_) => error.kind() == ErrorKind::NotFound,
+            Event::Listed(_) => error.kind() == ErrorKind::Unsupported,
+            _ => false,
+        };
+        if !error.is_retryable() && !waits {
             return;
         }
         // Without the provider's own words, which may repeat what it was sent (F-191).
@@ -630,6 +645,22 @@ pub(crate) fn random_word(mut bits: u64) -> String {
 /// 64 bits nobody else has, from the seeds the standard library draws for its maps.
 pub(crate) fn random_bits(random: &RandomState) -> u64 {
     random.hash_one((SystemTime::now(), RandomState::new().hash_one(0u8)))
+}
+
+/// Whether the effect leads to a create.
+fn is_purchase(effect: &Effect) -> bool {
+    match effect {
+        Effect::Mint { .. }
+        | Effect::FindUpload { .. }
+        | Effect::Upload { .. }
+        | Effect::Recent
+        | Effect::Submit { .. } => true,
+        Effect::Persist(fact) => matches!(
+            fact,
+            JournalEvent::UploadIntent { .. } | JournalEvent::CreateIntent { .. }
+        ),
+        _ => false,
+    }
 }
 
 /// Whether the fact only announces an effect.

@@ -43,6 +43,8 @@ pub(crate) struct FakeState {
     pub(crate) polls_to_end: u32,
     pub(crate) poll_errors: VecDeque<ErrorKind>,
     pub(crate) fails_validation: bool,
+    /// A chunk whose batch takes long, and is valid.
+    pub(crate) slow: Option<u32>,
     /// A batch that no poll sees.
     pub(crate) unseen: Option<&'static str>,
     /// Whether results come in two files, each with every line.
@@ -142,6 +144,7 @@ impl BatchProvider for Fake {
     fn endpoint<'r>(&'r self, request: &'r Request) -> Result<&'r str> {
         Ok(match request.payload {
             Payload::Chat(_) => "/chat",
+            Payload::Raw(ref raw) => &raw.endpoint,
             _ => "/embed",
         })
     }
@@ -232,9 +235,13 @@ impl BatchProvider for Fake {
             return Err(Error::new(ErrorKind::NotFound, "no such batch"));
         }
         let (to_end, invalid) = (state.polls_to_end, state.fails_validation);
-        let two_files = state.two_files;
+        let (two_files, slow) = (state.two_files, state.slow);
         let batch = state.find(&handle.id)?;
         batch.polls += 1;
+        let (to_end, invalid) = match slow == Some(batch.tag.chunk()) {
+            true => (to_end + 50, false),
+            false => (to_end, invalid),
+        };
         batch.ended = batch.cancelled || batch.polls > to_end;
         let status = match batch.ended {
             false => BatchStatus::InProgress,

@@ -26,7 +26,9 @@ pub struct RouterOptions {
     pub files_grace: Duration,
     /// The first wait when the provider's queue is full; doubles up to an hour. Default 60 s (F-010).
     pub queue_wait: Duration,
-    /// Delays between tries of calls that cost nothing.
+    /// Delays between attempts at calls that cost nothing; how many attempts there are is the router's own rule.
+    /// Default [`RetryPolicy::default`], 500 ms to 60 s with jitter: the pace of the vendors' own clients, slow
+    /// enough for many chunks that wait at once.
     pub retry: RetryPolicy,
 }
 

@@ -151,7 +151,8 @@ impl BatchRouter {
     /// # Errors
     /// Before anything is sent: `ConfigInvalid` naming every provider that is not registered;
     /// `InvalidRequest` for an empty batch, a batch over its provider's limits or with several models or
-    /// endpoints where one is wanted, or a `custom_id` that stands twice in all batches together.
+    /// endpoints where one is wanted, or a `custom_id` that stands twice in all batches together;
+    /// `Unsupported` for an endpoint no batch can be for.
     pub fn run(&self, batches: Vec<BatchRequest>, control: Control) -> Result<BatchRun> {
         let chunks = self.check(batches)?;
         // A name of its own for each run: an earlier run's batches in the provider's list are not ours.
@@ -245,6 +246,9 @@ fn check_batch(number: u32, batch: &BatchRequest, provider: &dyn BatchProvider) 
         ));
     }
     let endpoint = provider.endpoint(first)?.to_owned();
+    limits
+        .check_endpoint(&endpoint)
+        .map_err(|error| error.context(format_args!("batch {number}")))?;
     let mut bytes = 0u64;
     let mut line = Vec::new();
     for request in &batch.requests {

@@ -15,18 +15,27 @@ pub trait ChunkStore: SubmissionLog {
     ///
     /// # Errors
     /// `Storage` where they cannot be had unchanged; nothing is then sent.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave the attempt sealed or not; asking again gives the same lines.
     async fn sealed(&self, chunk: u32, attempt: u32) -> Result<SealedBatch>;
 
     /// How many bytes of a result file are kept from an interrupted download.
     ///
     /// # Errors
     /// `Storage`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     async fn partial(&self, chunk: u32, attempt: u32, label: &str) -> Result<u64>;
 
     /// Keeps a result file's bytes from `offset` on, and returns when it is whole and durable.
     ///
     /// # Errors
     /// Those of `body`, what came before them being kept for a later resume; `Storage`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future keeps some of what was read, as an interrupted download does; `partial` says how much.
     async fn keep(
         &self,
         chunk: u32,
@@ -41,6 +50,9 @@ pub trait ChunkStore: SubmissionLog {
     ///
     /// # Errors
     /// `Storage`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     async fn kept(&self, _chunk: u32, _attempt: u32, _label: &str) -> Result<Option<KeptFile>> {
         Ok(None)
     }
@@ -49,12 +61,18 @@ pub trait ChunkStore: SubmissionLog {
     ///
     /// # Errors
     /// `Storage`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves open which files are gone; doing so again is harmless.
     async fn discard(&self, chunk: u32, attempt: u32) -> Result<()>;
 
     /// Gives rows of the chunk their outcomes, durably. Doing so again is harmless.
     ///
     /// # Errors
     /// `Storage`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave some rows with their outcome; merging again is harmless.
     async fn merge(&self, chunk: u32, attempt: u32, merge: Merge) -> Result<MergeReport>;
 }
 

@@ -30,7 +30,7 @@ const MAX_FULL_ALONE: u32 = 5;
 /// asked (F-116).
 const MAX_UNREADABLE: u32 = 5;
 
-/// Free tries of an upload or a create that the provider answers with no for another reason than load,
+/// Free attempts at an upload or a create that the provider answers with no for another reason than load,
 /// after which the run stops for this chunk.
 const MAX_FREE: u32 = 20;
 
@@ -225,7 +225,7 @@ pub(crate) struct Submission {
     full_alone: u32,
     /// Readings of a list that could not be read.
     unreadable: u32,
-    /// Tries in a row that were answered with no, and not for load.
+    /// Attempts in a row that were answered with no, and not for load.
     free: u32,
     /// Since when the provider says that there is no such batch.
     unseen_since: Option<Duration>,

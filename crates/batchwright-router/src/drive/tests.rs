@@ -523,6 +523,25 @@ async fn f_027_chunks_refused_alike_stop_the_drive_unless_one_had_results() {
     assert!(stopped.message().contains("refused alike"), "{stopped}");
     assert_eq!((end.merged, fake.sent().submits), (2, 2));
 
+    // What runs already is bought, and is collected.
+    let fake = Fake::new("fake");
+    let store = FakeStore::new(&fake, 5, 2);
+    fake.state().fails_validation = true;
+    fake.state().slow = Some(1);
+    let options = RouterOptions {
+        max_open_batches: 2,
+        ..RouterOptions::default()
+    };
+    let end = drive(&fake, &store, options, &control, 5, |_| {})
+        .await
+        .unwrap();
+    assert!(end.stopped.is_some());
+    assert_eq!((end.merged, fake.sent().submits), (3, 3));
+    assert_eq!(
+        (count(&store, "succeeded"), count(&store, "failed")),
+        (2, 4)
+    );
+
     let fake = Fake::new("fake");
     let store = FakeStore::new(&fake, 5, 2);
     let end = drive(&fake, &store, one_by_one(), &control, 5, |event| {

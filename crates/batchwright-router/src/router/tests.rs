@@ -53,6 +53,20 @@ fn every_provider_that_is_missing_is_named_at_once() {
 }
 
 #[test]
+fn an_endpoint_no_batch_can_be_for_is_refused_before_anything_is_sent() {
+    let body = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
+    let raw = Request::raw("a", "/images", body).unwrap();
+    let error = refusal(vec![BatchRequest::new("fake", vec![raw])]);
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(
+        error
+            .message()
+            .ends_with("\"/images\", only for /chat, /embed"),
+        "{error}"
+    );
+}
+
+#[test]
 fn f_174_f_179_f_180_a_batch_that_cannot_be_is_refused_before_anything_is_sent() {
     let fake = |requests| vec![BatchRequest::new("fake", requests)];
     let mut two_models = asks("a", 2);
