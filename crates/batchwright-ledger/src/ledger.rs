@@ -5,6 +5,7 @@ use crate::{
     files::{self, Access},
     index::{OutcomeIndex, UnorderedOutcomes},
     journal::{ChunkFile, Holder, Journal, SealedSegment},
+    mounts,
     outcome_log::{OutcomeLog, Shared},
     raw::RawFile,
     scan::Scan,
@@ -55,6 +56,23 @@ struct Inner {
     downloading: Mutex<HashSet<String>>,
 }
 
+/// How a job is opened for writing.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct LedgerOptions {
+    /// Whether the folder may be on a network file system; off by default, since its lock may be granted on two
+    /// hosts and its syncs may not be (F-153). Known on Linux alone; elsewhere nothing is refused.
+    pub allow_network_fs: bool,
+}
+
+impl LedgerOptions {
+    /// The same with [`LedgerOptions::allow_network_fs`].
+    pub fn with_network_fs(mut self, allow: bool) -> Self {
+        self.allow_network_fs = allow;
+        self
+    }
+}
+
 /// What the lock file says about its holder, for the message to others.
 #[derive(Serialize, Deserialize)]
 struct LockNote {
@@ -73,15 +91,26 @@ impl Ledger {
     /// its newline, a torn one moves to `set-aside` (F-150).
     ///
     /// # Errors
-    /// `Storage` where another process holds the job, the folder cannot be written, the journal is gone while
-    /// other files are there, or a file was changed.
+    /// `Storage` where another process holds the job, the folder cannot be written or is on a network file
+    /// system, the journal is gone while other files are there, or a file was changed.
     pub fn open(dir: &Path) -> Result<Self> {
+        Self::open_with(dir, LedgerOptions::default())
+    }
+
+    /// [`Ledger::open`], otherwise than by default.
+    ///
+    /// # Errors
+    /// As [`Ledger::open`].
+    pub fn open_with(dir: &Path, options: LedgerOptions) -> Result<Self> {
         files::make_folder(dir)?;
         // SQLite and messages get the real path; a link to a job folder is the caller's own business.
         #[cfg(unix)]
         let folder = fs::canonicalize(dir).map_err(|error| files::storage("open", dir, error))?;
         #[cfg(not(unix))]
         let folder = dir.to_owned();
+        if !options.allow_network_fs {
+            refuse_network_fs(&folder, mounts::network_file_system(&folder).as_deref())?;
+        }
         let holder = holder();
         let lock = take_lock(&folder.join(LOCK))?;
         write_note(&lock, &folder.join(LOCK), &holder)?;
@@ -552,6 +581,20 @@ fn probe_write(folder: &Path) -> Result<()> {
     files::remove(&path)
 }
 
+/// Where a lock may be granted twice, rows may be bought twice (F-153).
+fn refuse_network_fs(folder: &Path, kind: Option<&str>) -> Result<()> {
+    let Some(kind) = kind else {
+        return Ok(());
+    };
+    Err(Error::new(
+        ErrorKind::Storage,
+        format!(
+            "open {}: it is on a network file system ({kind}), whose locks do not keep a second host from buying the same rows; put the job on a local disk",
+            folder.display()
+        ),
+    ))
+}
+
 /// Without its journal nobody knows what a folder has bought: nothing may start over in it.
 fn refuse_lost_journal(folder: &Path) -> Result<()> {
     for inner in ["chunks", "raw", "segments"] {
@@ -570,4 +613,21 @@ fn refuse_lost_journal(folder: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f_153_a_network_file_system_is_refused_by_name() {
+        let folder = Path::new("/home/me/job");
+        let error = refuse_network_fs(folder, Some("nfs4")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Storage);
+        assert!(error.message().contains("(nfs4)"), "{error}");
+        assert!(refuse_network_fs(folder, None).is_ok());
+        let folder = tempfile::tempdir().unwrap();
+        let options = LedgerOptions::default().with_network_fs(true);
+        assert!(Ledger::open_with(folder.path(), options).is_ok());
+    }
 }

@@ -19,10 +19,11 @@ mod scan;
 mod verify;
 
 mod files;
+mod mounts;
 
 pub use chunk::{ChunkRows, ChunkWriter, RowIds, SealedChunk};
 pub use index::{OutcomeIndex, UnorderedOutcomes};
-pub use ledger::Ledger;
+pub use ledger::{Ledger, LedgerOptions};
 pub use outcome_log::{BulkWriter, OutcomeLog};
 pub use raw::RawFile;
 pub use record::{OutcomeRecord, RecordError, RecordProvenance};
