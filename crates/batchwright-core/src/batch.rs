@@ -56,7 +56,7 @@ impl SubmissionTag {
         self.chunk
     }
 
-    /// Which try at buying the chunk this is, counted from 1.
+    /// Which attempt at buying the chunk this is, counted from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
@@ -424,8 +424,8 @@ impl BatchSummary {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ListMark {
-    /// Ids on the first page just before the create; reading may stop at one of them where the list is
-    /// newest first. Needs no comparison of clocks (F-138).
+    /// Ids on the first page just before the create. Where the list is newest first their times, by the
+    /// provider's clock, bound how far back is read; no local clock is compared with it (F-138).
     pub seen: Vec<String>,
     /// An instant by the provider's clock before which nothing of interest was created.
     pub not_before: Option<Timestamp>,

@@ -1,12 +1,17 @@
-//! What a provider supports, as data that the router, the command and the tests all read.
+//! What a provider supports, as data.
+//!
+//! The limits of a batch are read by whoever makes batches, and hold before anything is sent. What a direct call
+//! can hold is for programs that choose a provider: nothing of ours refuses a request by it, the provider does.
 
+use crate::{Error, ErrorKind, Result};
 use std::time::Duration;
 
 /// What a provider supports. A limit nobody documents is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capability {
-    /// Endpoints a direct call can reach, in the vendor's spelling; empty where there is no realtime.
+    /// Endpoints direct calls have words for, in the vendor's spelling; empty where there is no realtime. A raw
+    /// body may name others.
     pub realtime_endpoints: Vec<String>,
     /// The batch API, where there is one.
     pub batch: Option<BatchLimits>,
@@ -67,5 +72,22 @@ impl BatchLimits {
             list_match: Vec::new(),
             newest_first: false,
         }
+    }
+
+    /// Refuses an endpoint no batch can be for.
+    ///
+    /// # Errors
+    /// `Unsupported` where `endpoint` is not one of [`endpoints`](Self::endpoints).
+    pub fn check_endpoint(&self, endpoint: &str) -> Result<()> {
+        if self.endpoints.iter().any(|known| known == endpoint) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "no batch can be for the endpoint {endpoint:?}, only for {}",
+                self.endpoints.join(", ")
+            ),
+        ))
     }
 }

@@ -105,7 +105,8 @@ impl FromStr for ErrorKind {
     reason = "whoever decides about money must handle every class"
 )]
 pub enum RetryClass {
-    /// No byte of the request can have reached the provider: retry freely inside the deadline.
+    /// No byte of the request can have reached the provider: retry freely, within
+    /// `PoolOptions::item_deadline`.
     NotSent,
     /// The provider says it did no work: retry after the stated delay; costs no money.
     Rejected,

@@ -180,5 +180,8 @@ pub trait SubmissionLog: Send + Sync {
     ///
     /// # Errors
     /// `Storage` where they cannot be read.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     async fn entries(&self, chunk: u32) -> Result<Vec<JournalEntry>>;
 }

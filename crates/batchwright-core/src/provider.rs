@@ -91,6 +91,10 @@ pub trait BatchProvider: Send + Sync {
     /// Appends the request's line in the vendor's form, under `wire_id` and without a line end, to
     /// `line`. A pure function: sealing a chunk calls it for each row.
     ///
+    /// The line holds no newline, and the wire id in double quotes before any other text that begins like it,
+    /// a double quote and the id's first 9 characters: a later attempt at the chunk is a copy in which the id's
+    /// prefix is exchanged there.
+    ///
     /// # Errors
     /// `InvalidRequest` or `Unsupported` where the vendor has no form for it; `line` is then as it was.
     fn encode(&self, request: &Request, wire_id: &str, line: &mut Vec<u8>) -> Result<()>;
@@ -109,6 +113,9 @@ pub trait BatchProvider: Send + Sync {
     ///
     /// # Errors
     /// Every failure to read the provider's list.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     async fn find_upload(
         &self,
         batch: &SealedBatch,
@@ -133,6 +140,9 @@ pub trait BatchProvider: Send + Sync {
     ///
     /// # Errors
     /// Every failure; none says that the batch ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     async fn status(&self, batch: &BatchHandle) -> Result<BatchSnapshot>;
 
     /// A result file's bytes from `offset` on. Where the provider cannot start there the error's kind is
@@ -140,6 +150,9 @@ pub trait BatchProvider: Send + Sync {
     ///
     /// # Errors
     /// Every failure, also in the middle of the stream; the end of the stream proves nothing (F-037).
+    ///
+    /// # Cancel safety
+    /// Cancel safe, and so is dropping the stream: what was read so far can be gone on from.
     async fn download(&self, file: &ResultFile, offset: u64) -> Result<ByteStream>;
 
     /// Reads one line of a result file, without its line end. A pure function. A line that names a
@@ -151,6 +164,9 @@ pub trait BatchProvider: Send + Sync {
     ///
     /// # Errors
     /// `Conflict` where it has ended already; every other failure.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves open whether the cancel was asked for; asking again is harmless.
     async fn cancel(&self, batch: &BatchHandle) -> Result<()>;
 
     /// The first page of the provider's list. Its ids are the mark for a later
@@ -158,6 +174,9 @@ pub trait BatchProvider: Send + Sync {
     ///
     /// # Errors
     /// Every failure to read the list; `Unsupported` where there is none.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     async fn recent(&self) -> Result<Vec<BatchSummary>>;
 
     /// All batches newer than `mark`, for reconciliation. Returns only after reading as far as the mark
@@ -165,6 +184,9 @@ pub trait BatchProvider: Send + Sync {
     ///
     /// # Errors
     /// Every failure; also where the list could not be read far enough (F-116).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     async fn list_since(&self, mark: &ListMark) -> Result<Vec<BatchSummary>>;
 
     /// Deletes an uploaded input, so that a late create fails instead of running. An input that is not
@@ -172,5 +194,8 @@ pub trait BatchProvider: Send + Sync {
     ///
     /// # Errors
     /// Every failure.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves open whether the input is gone; deleting again is harmless.
     async fn discard(&self, input: &InputRef) -> Result<()>;
 }

@@ -1,6 +1,6 @@
 //! One unit of work.
 
-use crate::{Error, ErrorKind, ModelSpec, Result, Sampling};
+use crate::{Error, ErrorKind, Result, Sampling};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 use std::fmt;
@@ -284,14 +284,6 @@ impl Request {
     pub fn with_extra(mut self, extra: Map<String, Value>) -> Self {
         self.extra = extra;
         self
-    }
-
-    /// Provider and model as one word.
-    ///
-    /// # Errors
-    /// `ConfigInvalid` where the model's name is empty or odd.
-    pub fn model_spec(&self, provider: &str) -> Result<ModelSpec> {
-        ModelSpec::new(provider, &self.model)
     }
 
     /// About how many tokens go in: a quarter of the bytes, rounded up. For limits and forecasts only.

@@ -22,7 +22,7 @@ use std::time::Duration;
 pub struct RetryPolicy {
     /// Attempts of a request that failed without cost (`NotSent`, and `Rejected` by overload), the first one
     /// included; attempts a rate limit rejected do not count. Default none, which is no bound but the
-    /// request's deadline: a request that was never served is worth waiting for, and costs nothing
+    /// pool's `PoolOptions::item_deadline`: a request that was never served is worth waiting for, and costs nothing
     /// meanwhile (F-020, F-030).
     pub max_attempts: Option<u32>,
     /// Extra attempts after an `Ambiguous` failure, each of which may be paid twice. Default 1.
@@ -174,8 +174,8 @@ impl RetryPolicy {
 #[cfg(feature = "backoff")]
 impl From<&backoff::ExponentialBackoff> for RetryPolicy {
     /// The delays of `backoff`'s `next_backoff`: initial interval, multiplier, longest interval and
-    /// randomisation. Its `max_elapsed_time` is left out, because it runs on the standard clock; the
-    /// deadline of a call bounds time here.
+    /// randomisation. Its `max_elapsed_time` is left out, because it runs on the standard clock;
+    /// `PoolOptions::item_deadline` bounds time here.
     fn from(backoff: &backoff::ExponentialBackoff) -> Self {
         Self {
             initial: backoff.initial_interval,

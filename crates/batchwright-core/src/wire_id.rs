@@ -1,6 +1,5 @@
 //! Ids on the wire of a batch: ours, short, and proof of where a result line belongs.
 
-use crate::SubmissionTag;
 use std::{fmt, str::FromStr};
 
 /// The first part of every wire id of one attempt: 8 of `a-z` and `0-9`, the first a letter, so that no
@@ -47,11 +46,6 @@ impl WirePrefix {
             hash /= 36;
         }
         Self(prefix)
-    }
-
-    /// The prefix of a submission's wire ids.
-    pub fn of_tag(tag: &SubmissionTag) -> Self {
-        Self::of(tag.job(), tag.chunk(), tag.attempt())
     }
 
     /// As text.

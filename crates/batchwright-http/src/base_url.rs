@@ -152,11 +152,6 @@ impl BaseUrl {
         Ok(url)
     }
 
-    /// The URL itself.
-    pub fn as_url(&self) -> &Url {
-        &self.0
-    }
-
     /// Scheme, host and port.
     pub fn origin(&self) -> String {
         self.0.origin().ascii_serialization()

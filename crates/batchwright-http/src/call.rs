@@ -202,7 +202,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Small reads and writes of the API's objects: 30 s, 8 MiB.
+    /// Small reads and writes of the API's objects: 30 s of silence, 60 s in all, 8 MiB.
     pub const fn poll() -> Self {
         Self {
             first_byte: Duration::from_secs(30),
@@ -260,13 +260,6 @@ impl Limits {
     #[must_use]
     pub const fn with_total(mut self, limit: Duration) -> Self {
         self.total = limit;
-        self
-    }
-
-    /// Sets the most bytes of the body after decompression.
-    #[must_use]
-    pub const fn with_max_body(mut self, limit: u64) -> Self {
-        self.max_body = limit;
         self
     }
 

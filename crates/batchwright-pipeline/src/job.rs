@@ -405,7 +405,10 @@ impl LaneProvider {
             Self::Realtime(_) => Ok(()),
             Self::Batch(provider) => {
                 scratch.clear();
-                provider.endpoint(request)?;
+                let endpoint = provider.endpoint(request)?;
+                if let Some(limits) = &provider.capability().batch {
+                    limits.check_endpoint(endpoint)?;
+                }
                 provider.encode(request, "check", scratch)
             }
         }
