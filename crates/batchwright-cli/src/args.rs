@@ -114,6 +114,9 @@ pub(crate) struct RunningArgs {
         default_value = ".batchwright"
     )]
     pub(crate) state: PathBuf,
+    /// Keep jobs in a folder on a network file system, whose locks may let two machines run one job
+    #[arg(long)]
+    pub(crate) network_state: bool,
     /// The most direct calls at once
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
     pub(crate) concurrency: usize,

@@ -13,7 +13,7 @@ use crate::{
 use anyhow::{Context, bail};
 use batchwright::{
     core::{Lane, PriceTable, Sampling},
-    ledger::{Ledger, Scan},
+    ledger::{Ledger, LedgerOptions, Scan},
     pipeline::{
         Job, JobControl, JobProgress, JobReport, JobSpec, ResultsOptions, RunOptions, SourceFormat,
     },
@@ -57,7 +57,9 @@ pub(crate) async fn run(args: Box<RunArgs>) -> anyhow::Result<Exit> {
         format_args!("checking {}", args.input.display()),
     );
     let opening = dir.clone();
-    let job = tokio::task::spawn_blocking(move || Job::open(&opening, spec, &lane)).await??;
+    let folder = ledger_options(&args.running);
+    let job = tokio::task::spawn_blocking(move || Job::open_with(&opening, spec, &lane, folder))
+        .await??;
     job.ledger()
         .set_meta(OUTPUT, &serde_json::to_string(&absolute(&results.target)?)?)?;
     go(
@@ -75,7 +77,8 @@ pub(crate) async fn run(args: Box<RunArgs>) -> anyhow::Result<Exit> {
 pub(crate) async fn resume(args: ResumeArgs) -> anyhow::Result<Exit> {
     let dir = folder::existing(&args.running.state, &args.job)?;
     let opening = dir.clone();
-    let job = tokio::task::spawn_blocking(move || Job::resume(&opening)).await??;
+    let folder = ledger_options(&args.running);
+    let job = tokio::task::spawn_blocking(move || Job::resume_with(&opening, folder)).await??;
     let output = match &args.output.output {
         Some(output) => output.clone(),
         None => stored_output(&args.job, job.ledger(), job.spec())?,
@@ -212,6 +215,10 @@ fn spec(args: &RunArgs) -> anyhow::Result<JobSpec> {
     });
     spec.sandbox = args.sandbox;
     Ok(spec)
+}
+
+pub(crate) fn ledger_options(args: &RunningArgs) -> LedgerOptions {
+    LedgerOptions::default().with_network_fs(args.network_state)
 }
 
 fn connection(args: &RunningArgs) -> Connection {

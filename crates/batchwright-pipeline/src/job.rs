@@ -16,7 +16,7 @@ use crate::{Fingerprint, RequestBuilder, Source, Template};
 use batchwright_core::{
     BatchProvider, ChatProvider, Error, ErrorKind, PriceTable, Request, Result,
 };
-use batchwright_ledger::{Ledger, OutcomeLog, RowSet, Scan};
+use batchwright_ledger::{Ledger, LedgerOptions, OutcomeLog, RowSet, Scan};
 use batchwright_realtime::PoolOptions;
 use batchwright_router::RouterOptions;
 use std::{
@@ -134,14 +134,27 @@ impl Job {
     /// `InvalidRequest` naming the first bad rows by file and line; `ConfigInvalid` where input or
     /// settings differ from the job's; `Storage` where the folder cannot be used, or another process
     /// runs the job.
-    pub fn open(dir: &Path, mut spec: JobSpec, provider: &LaneProvider) -> Result<Self> {
+    pub fn open(dir: &Path, spec: JobSpec, provider: &LaneProvider) -> Result<Self> {
+        Self::open_with(dir, spec, provider, LedgerOptions::default())
+    }
+
+    /// As [`Job::open`], with choices about the folder.
+    ///
+    /// # Errors
+    /// As [`Job::open`].
+    pub fn open_with(
+        dir: &Path,
+        mut spec: JobSpec,
+        provider: &LaneProvider,
+        options: LedgerOptions,
+    ) -> Result<Self> {
         let fingerprint = fingerprint(&spec.input)?;
         let is_new = !dir.exists();
-        let ledger = Ledger::open(dir)?;
+        let ledger = Ledger::open_with(dir, options)?;
         spec.fingerprint = Some(fingerprint);
         if let Some(started) = stored_spec(&ledger)? {
             spec.check_same(&started)?;
-            return Self::resume_with(ledger, started, spec.fingerprint);
+            return Self::go_on(ledger, started, spec.fingerprint);
         }
         let preflight::Checked { rows, tokens } = match preflight::check(&spec, provider, dir) {
             Ok(checked) => checked,
@@ -176,12 +189,20 @@ impl Job {
     /// # Errors
     /// As [`Job::open`]; `ConfigInvalid` where there is no job.
     pub fn resume(dir: &Path) -> Result<Self> {
-        let spec = Self::spec_of(dir)?;
-        let found = fingerprint(&spec.input)?;
-        Self::resume_with(Ledger::open(dir)?, spec, Some(found))
+        Self::resume_with(dir, LedgerOptions::default())
     }
 
-    fn resume_with(ledger: Ledger, spec: JobSpec, found: Option<Fingerprint>) -> Result<Self> {
+    /// As [`Job::resume`], with choices about the folder.
+    ///
+    /// # Errors
+    /// As [`Job::resume`].
+    pub fn resume_with(dir: &Path, options: LedgerOptions) -> Result<Self> {
+        let spec = Self::spec_of(dir)?;
+        let found = fingerprint(&spec.input)?;
+        Self::go_on(Ledger::open_with(dir, options)?, spec, Some(found))
+    }
+
+    fn go_on(ledger: Ledger, spec: JobSpec, found: Option<Fingerprint>) -> Result<Self> {
         if let (Some(started), Some(found)) = (&spec.fingerprint, &found) {
             started.check(found, &spec.input.display().to_string())?;
         }

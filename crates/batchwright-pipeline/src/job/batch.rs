@@ -373,6 +373,15 @@ impl ChunkStore for LedgerStore {
         Ok(KeptFile::new(raw.file, raw.sha256, raw.bytes))
     }
 
+    async fn kept(&self, chunk: u32, attempt: u32, label: &str) -> Result<Option<KeptFile>> {
+        let (ledger, label) = (self.ledger.clone(), label.to_owned());
+        blocking(move || {
+            let raw = ledger.raw(chunk, attempt, &label)?;
+            Ok(raw.map(|raw| KeptFile::new(raw.file, raw.sha256, raw.bytes)))
+        })
+        .await
+    }
+
     async fn discard(&self, chunk: u32, attempt: u32) -> Result<()> {
         let ledger = self.ledger.clone();
         blocking(move || {
@@ -574,6 +583,10 @@ impl Merging {
             }
             for file in files.values() {
                 let path = self.ledger.raw_path(file)?;
+                // A file that went away is a file of missing lines, and is downloaded again.
+                if !path.exists() {
+                    continue;
+                }
                 each_line(&path, |line| {
                     match join.line(line) {
                         Joined::Row(row, outcome) => visit(row, &outcome)?,
