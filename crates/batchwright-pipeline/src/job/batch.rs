@@ -22,7 +22,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 /// Set once every row of the input is in a sealed chunk.
 const SEALED: &str = "sealed";
@@ -35,6 +35,8 @@ const OPEN_CHUNKS: usize = 16;
 /// Sealed chunks that wait for the router.
 const CHUNK_BOUND: usize = 4;
 const EVENT_BOUND: usize = 64;
+/// Merges at the same time: each keeps the ids of a chunk and may meet a long line, and one uses a core.
+const MERGES: usize = 2;
 /// The longest result line that is looked at; a longer one is set aside (F-107).
 const LINE_CAP: u64 = 64 * 1024 * 1024;
 
@@ -64,6 +66,7 @@ pub(super) async fn run(
         progress: Arc::clone(&progress),
         live,
         given: Arc::new(Mutex::new(finished)),
+        merges: Semaphore::new(MERGES),
     });
     let (chunk_sender, mut chunks) = mpsc::channel(CHUNK_BOUND);
     let sealing = Sealing {
@@ -326,6 +329,7 @@ struct LedgerStore {
     live: Option<mpsc::Sender<LiveLine>>,
     /// Rows that have their outcome.
     given: Arc<Mutex<RowSet>>,
+    merges: Semaphore,
 }
 
 #[async_trait]
@@ -394,6 +398,8 @@ impl ChunkStore for LedgerStore {
     }
 
     async fn merge(&self, chunk: u32, attempt: u32, merge: Merge) -> Result<MergeReport> {
+        // Closed by nobody, and a merge without a permit would be no harm.
+        let _permit = self.merges.acquire().await;
         let merging = Merging {
             ledger: self.ledger.clone(),
             log: self.log.clone(),
