@@ -621,7 +621,7 @@ mod tests {
 
     #[test]
     fn f_153_a_network_file_system_is_refused_by_name() {
-        let folder = Path::new("/home/me/job");
+        let folder = Path::new("/nets/me/job");
         let error = refuse_network_fs(folder, Some("nfs4")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Storage);
         assert!(error.message().contains("(nfs4)"), "{error}");

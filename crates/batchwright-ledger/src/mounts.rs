@@ -56,8 +56,8 @@ mod tests {
 
     const MOUNTS: &str = "\
 22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
-31 22 0:26 / /home rw,relatime shared:1 master:2 - nfs4 server:/home rw,vers=4.2
-32 31 0:27 / /home/me/local\\040disk rw - xfs /dev/vdb rw
+31 22 0:26 / /nets rw,relatime shared:1 master:2 - nfs4 server:/nets rw,vers=4.2
+32 31 0:27 / /nets/me/local\\040disk rw - xfs /dev/vdb rw
 33 22 0:28 / /mnt rw - ext4 /dev/vdc rw
 34 22 0:29 / /mnt rw - cifs //server/share rw
 35 22 0:30 / /far rw - fuse.sshfs me@far: rw
@@ -67,9 +67,9 @@ mod tests {
     fn f_153_a_folder_is_on_the_mount_nearest_above_it() {
         for (folder, kind) in [
             ("/", "ext4"),
-            ("/homes/job", "ext4"),
-            ("/home/me/job", "nfs4"),
-            ("/home/me/local disk/job", "xfs"),
+            ("/netss/job", "ext4"),
+            ("/nets/me/job", "nfs4"),
+            ("/nets/me/local disk/job", "xfs"),
             ("/mnt/job", "cifs"),
             ("/far", "fuse.sshfs"),
         ] {
