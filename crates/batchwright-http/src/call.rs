@@ -1,8 +1,9 @@
 //! One HTTP exchange: what is sent, what it may cost in time and memory, and what came back.
 
-use crate::{RetryHints, hints::retry_hints};
+use crate::{RetryHints, hints::retry_hints, incoming::Whole};
 use batchwright_core::{ByteStream, Error, ErrorKind, Result};
 use bytes::Bytes;
+use futures::StreamExt;
 use reqwest::{
     Method, Url,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
@@ -389,10 +390,16 @@ impl StreamReply {
         let Self {
             status,
             headers,
-            body,
+            mut body,
             cap,
         } = self;
-        let (body, complete) = crate::incoming::collect(body, status, cap).await?;
+        let mut whole = Whole::new(status, cap);
+        while let Some(piece) = body.next().await {
+            if !whole.push(piece)? {
+                break;
+            }
+        }
+        let (body, complete) = whole.finish();
         Ok(Reply {
             status,
             headers,

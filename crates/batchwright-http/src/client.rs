@@ -6,14 +6,14 @@ use crate::{
     connection::{GateLayer, Tally, wanted},
     deadline::Deadline,
     failure,
-    incoming::{Coding, Incoming, collect},
+    incoming::{Coding, Incoming, Whole},
     tls,
     upload::{Upload, answer, file_body},
 };
 use batchwright_core::{Error, ErrorKind, Result, RetryDecision, RetryPolicy, RetryState};
 use reqwest::{
     Method, Version,
-    header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HeaderValue},
+    header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue},
 };
 use std::{
     fmt,
@@ -47,6 +47,15 @@ struct Inner {
     random: AtomicU64,
 }
 
+/// An answer whose body is still to come.
+struct Opened {
+    status: u16,
+    headers: HeaderMap,
+    incoming: Incoming,
+    /// The most bytes kept of the body.
+    cap: u64,
+}
+
 /// The two ways to get a connection.
 struct Pair {
     pooled: reqwest::Client,
@@ -77,13 +86,19 @@ impl HttpClient {
             .entry(ACCEPT_ENCODING)
             .or_insert(HeaderValue::from_static("gzip"));
         let _place = self.place().await;
-        let StreamReply {
+        let Opened {
             status,
             headers,
-            body,
+            mut incoming,
             cap,
         } = self.open(call).await?;
-        let (body, complete) = collect(body, status, cap).await?;
+        let mut whole = Whole::new(status, cap);
+        while let Some(piece) = incoming.next().await.transpose() {
+            if !whole.push(piece)? {
+                break;
+            }
+        }
+        let (body, complete) = whole.finish();
         Ok(Reply {
             status,
             headers,
@@ -108,7 +123,13 @@ impl HttpClient {
             .entry(ACCEPT_ENCODING)
             .or_insert(HeaderValue::from_static("identity"));
         let _place = self.place().await;
-        self.open(call).await
+        let opened = self.open(call).await?;
+        Ok(StreamReply {
+            status: opened.status,
+            headers: opened.headers,
+            body: opened.incoming.into_stream(),
+            cap: opened.cap,
+        })
     }
 
     /// Reads: sends a `GET` or `HEAD`, again after transport failures and the statuses 408, 425, 429
@@ -168,7 +189,7 @@ impl HttpClient {
     }
 
     /// Sends and waits for the headers.
-    async fn open(&self, call: Call) -> Result<StreamReply> {
+    async fn open(&self, call: Call) -> Result<Opened> {
         let Call {
             operation,
             method,
@@ -246,10 +267,10 @@ impl HttpClient {
             busy,
             read: 0,
         };
-        Ok(StreamReply {
+        Ok(Opened {
             status,
             headers,
-            body: incoming.into_stream(),
+            incoming,
             cap,
         })
     }

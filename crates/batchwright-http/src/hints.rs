@@ -2,12 +2,26 @@
 
 use batchwright_core::RateLimit;
 use jiff::Timestamp;
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use std::time::Duration;
 
 /// The longest delay believed: 3,650 days. A policy's ceiling is what bounds waits; this one keeps
 /// arithmetic from overflowing (F-016).
 const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
+
+// Names made once: making one of its text costs more than looking it up, and every answer is asked for them all.
+static RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+static X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+static APIM_REQUEST_ID: HeaderName = HeaderName::from_static("apim-request-id");
+static X_MS_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
+static LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
+static LIMIT_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-limit-tokens");
+static REMAINING_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
+static REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
+static RESET_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
+static RESET_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
 
 /// What an answer's headers say about trying again. Absent is unknown.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,14 +65,14 @@ impl RetryHints {
 /// servers share.
 pub fn retry_hints(headers: &HeaderMap) -> RetryHints {
     let rate_limit = rate_limit(headers);
-    let asked = longest(headers, "retry-after-ms", |text| seconds(text, 1e-3)).max(longest(
+    let asked = longest(headers, &RETRY_AFTER_MS, |text| seconds(text, 1e-3)).max(longest(
         headers,
-        RETRY_AFTER.as_str(),
+        &RETRY_AFTER,
         |text| seconds(text, 1.0).or_else(|| until(headers, text)),
     ));
     RetryHints {
         retry_after: asked.or_else(|| exhausted(rate_limit.as_ref()?)),
-        should_retry: text(headers, "x-should-retry").and_then(|value| {
+        should_retry: text(headers, &X_SHOULD_RETRY).and_then(|value| {
             if value.eq_ignore_ascii_case("true") {
                 Some(true)
             } else if value.eq_ignore_ascii_case("false") {
@@ -69,10 +83,10 @@ pub fn retry_hints(headers: &HeaderMap) -> RetryHints {
         }),
         rate_limit,
         request_id: [
-            "x-request-id",
-            "request-id",
-            "apim-request-id",
-            "x-ms-request-id",
+            &X_REQUEST_ID,
+            &REQUEST_ID,
+            &APIM_REQUEST_ID,
+            &X_MS_REQUEST_ID,
         ]
         .into_iter()
         .find_map(|name| text(headers, name))
@@ -87,15 +101,15 @@ pub fn retry_hints(headers: &HeaderMap) -> RetryHints {
 }
 
 fn rate_limit(headers: &HeaderMap) -> Option<RateLimit> {
-    let count = |name: &str| text(headers, name)?.parse::<u64>().ok();
-    let reset = |name: &str| go_duration(text(headers, name)?);
+    let count = |name: &HeaderName| text(headers, name)?.parse::<u64>().ok();
+    let reset = |name: &HeaderName| go_duration(text(headers, name)?);
     let mut limit = RateLimit::default();
-    limit.limit_requests = count("x-ratelimit-limit-requests");
-    limit.remaining_requests = count("x-ratelimit-remaining-requests");
-    limit.reset_requests = reset("x-ratelimit-reset-requests");
-    limit.limit_tokens = count("x-ratelimit-limit-tokens");
-    limit.remaining_tokens = count("x-ratelimit-remaining-tokens");
-    limit.reset_tokens = reset("x-ratelimit-reset-tokens");
+    limit.limit_requests = count(&LIMIT_REQUESTS);
+    limit.remaining_requests = count(&REMAINING_REQUESTS);
+    limit.reset_requests = reset(&RESET_REQUESTS);
+    limit.limit_tokens = count(&LIMIT_TOKENS);
+    limit.remaining_tokens = count(&REMAINING_TOKENS);
+    limit.reset_tokens = reset(&RESET_TOKENS);
     (limit != RateLimit::default()).then_some(limit)
 }
 
@@ -110,7 +124,7 @@ fn exhausted(limit: &RateLimit) -> Option<Duration> {
 /// The longest of all values of a header, each alone or in a list.
 fn longest(
     headers: &HeaderMap,
-    name: &str,
+    name: &HeaderName,
     parse: impl Fn(&str) -> Option<Duration>,
 ) -> Option<Duration> {
     headers
@@ -179,7 +193,7 @@ fn go_duration(text: &str) -> Option<Duration> {
     Some(Duration::try_from_secs_f64(total).map_or(LONGEST, |delay| delay.min(LONGEST)))
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
 }
 

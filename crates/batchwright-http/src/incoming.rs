@@ -85,7 +85,8 @@ impl Incoming {
         .boxed()
     }
 
-    async fn next(&mut self) -> Result<Option<Bytes>> {
+    /// The next piece; after `None` or an error there is none.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             if let Coding::Gzip(gunzip) = &mut self.coding {
                 match gunzip.unfold() {
@@ -206,47 +207,69 @@ impl Gunzip {
     }
 }
 
-/// Reads a body to its end, and whether it is whole. Below status 400 half a body is an error; from
-/// 400 on the status says enough, and the body is cut at `cap`.
-pub(crate) async fn collect(mut body: ByteStream, status: u16, cap: u64) -> Result<(Bytes, bool)> {
-    let lenient = status >= 400;
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    let mut complete = true;
-    while let Some(piece) = body.next().await {
+/// A body being read to its end. Below status 400 half a body is an error; from 400 on the status says
+/// enough, and the body is cut at `cap`.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    status: u16,
+    cap: u64,
+    /// Most answers arrive in one piece, which is handed on as it is.
+    first: Bytes,
+    rest: BytesMut,
+    complete: bool,
+}
+
+impl Whole {
+    pub(crate) fn new(status: u16, cap: u64) -> Self {
+        Self {
+            status,
+            cap,
+            first: Bytes::new(),
+            rest: BytesMut::new(),
+            complete: true,
+        }
+    }
+
+    /// Takes the next piece; `false` where no further one is wanted.
+    pub(crate) fn push(&mut self, piece: Result<Bytes>) -> Result<bool> {
+        let lenient = self.status >= 400;
         let piece = match piece {
             Ok(piece) => piece,
             Err(_) if lenient => {
-                complete = false;
-                break;
+                self.complete = false;
+                return Ok(false);
             }
-            Err(error) => return Err(error.with_class(RetryClass::Ambiguous).with_status(status)),
+            Err(error) => {
+                return Err(error
+                    .with_class(RetryClass::Ambiguous)
+                    .with_status(self.status));
+            }
         };
-        // Most answers arrive in one piece, which is handed on as it is.
-        if first.is_empty() && rest.is_empty() {
-            first = piece;
+        if self.first.is_empty() && self.rest.is_empty() {
+            self.first = piece;
         } else {
-            if rest.is_empty() {
-                rest.reserve(first.len() + piece.len());
-                rest.extend_from_slice(&first);
+            if self.rest.is_empty() {
+                self.rest.reserve(self.first.len() + piece.len());
+                self.rest.extend_from_slice(&self.first);
             }
-            rest.extend_from_slice(&piece);
+            self.rest.extend_from_slice(&piece);
         }
-        let read = if rest.is_empty() {
-            first.len()
-        } else {
-            rest.len()
-        } as u64;
-        if lenient && read > cap {
-            complete = false;
-            break;
+        let read = self.first.len().max(self.rest.len()) as u64;
+        if lenient && read > self.cap {
+            self.complete = false;
+            return Ok(false);
         }
+        Ok(true)
     }
-    let mut bytes = if rest.is_empty() {
-        first
-    } else {
-        rest.freeze()
-    };
-    bytes.truncate(usize::try_from(cap).unwrap_or(usize::MAX));
-    Ok((bytes, complete))
+
+    /// The body, and whether it is whole.
+    pub(crate) fn finish(self) -> (Bytes, bool) {
+        let mut bytes = if self.rest.is_empty() {
+            self.first
+        } else {
+            self.rest.freeze()
+        };
+        bytes.truncate(usize::try_from(self.cap).unwrap_or(usize::MAX));
+        (bytes, self.complete)
+    }
 }
