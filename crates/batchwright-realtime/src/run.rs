@@ -145,8 +145,9 @@ impl<S> Run<S> {
     }
 
     fn begin(&mut self, start: Start, call: Call) {
+        // Boxed here, it is not copied on its way through the runtime.
         self.tasks
-            .spawn(attempt(Arc::clone(&self.line), start, call));
+            .spawn(Box::pin(attempt(Arc::clone(&self.line), start, call)));
     }
 
     fn begin_record(&mut self, last: Start, call: Call, error: Error) {
