@@ -324,14 +324,16 @@ impl<'a> Output<'a> {
                     Self::Nothing
                 }
             }
-            (Some(text), None) => match serde_json::from_str(text) {
-                Ok(json) if json_output => Self::Json(json),
-                _ => Self::Text(Cow::Borrowed(text)),
+            (Some(text), None) if json_output => match serde_json::from_str(text) {
+                Ok(json) => Self::Json(json),
+                Err(_) => Self::Text(Cow::Borrowed(text)),
             },
-            (Some(_), Some(_)) => match RawValue::from_string(response.text()) {
-                Ok(json) if json_output => Self::JsonOwned(json),
-                _ => Self::Text(Cow::Owned(response.text())),
+            (Some(text), None) => Self::Text(Cow::Borrowed(text)),
+            (Some(_), Some(_)) if json_output => match RawValue::from_string(response.text()) {
+                Ok(json) => Self::JsonOwned(json),
+                Err(_) => Self::Text(Cow::Owned(response.text())),
             },
+            (Some(_), Some(_)) => Self::Text(Cow::Owned(response.text())),
         }
     }
 }
