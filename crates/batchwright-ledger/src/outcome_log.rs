@@ -19,7 +19,6 @@ use std::{
         mpsc as std_mpsc,
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -28,18 +27,13 @@ use tokio::sync::{mpsc, oneshot};
 const QUEUE: usize = 1024;
 /// A segment is closed once it is this large, so that no file grows without end.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
-/// The longest rest between two syncs. A row notices no millisecond, and where syncs take long the queue fills during
-/// them anyway.
-const REST: Duration = Duration::from_millis(1);
 /// Lines of a bulk append are written in pieces of this size.
 const PIECE_BYTES: usize = 1024 * 1024;
 
 /// Where outcomes are appended. Clones share one segment and one thread, which ends with
 /// [`OutcomeLog::finish`] or the last clone.
 ///
-/// Whatever waits when the disk is free goes together. Who is alone waits for nothing; where several wait, the
-/// thread rests between two syncs for half as long as one takes, at most 1 ms, so that more of them share the
-/// next. After a failed write
+/// There is no delay to gather more: whatever waits when the disk is free goes together. After a failed write
 /// or sync every append fails, since nobody knows what is on the disk (F-146); what was confirmed before
 /// stays confirmed.
 #[derive(Clone)]
@@ -118,7 +112,6 @@ impl OutcomeLog {
             current: None,
             broken: None,
             joined: Vec::new(),
-            rested: None,
         };
         let thread = thread::Builder::new()
             .name("batchwright-outcomes".to_owned())
@@ -443,20 +436,12 @@ struct Writer {
     broken: Option<Error>,
     /// The lines of a group that go to the disk in one call.
     joined: Vec<u8>,
-    /// When to sync again at the soonest, where several are appending.
-    rested: Option<Instant>,
 }
 
 impl Writer {
     fn run(mut self, mut queue: mpsc::Receiver<Command>) {
         let mut group = Vec::new();
         while queue.blocking_recv_many(&mut group, QUEUE) > 0 {
-            self.rest();
-            while group.len() < QUEUE
-                && let Ok(command) = queue.try_recv()
-            {
-                group.push(command);
-            }
             let mut waiting = Vec::new();
             for command in group.drain(..) {
                 if let Work::Finish = command.work {
@@ -475,13 +460,6 @@ impl Writer {
             && let Err(error) = self.close()
         {
             tracing::warn!(%error, "the outcomes are durable; their segment is closed by the next opening");
-        }
-    }
-
-    /// Lets others join the group that has begun.
-    fn rest(&mut self) {
-        if let Some(rested) = self.rested.take() {
-            thread::sleep(rested.saturating_duration_since(Instant::now()));
         }
     }
 
@@ -580,12 +558,8 @@ impl Writer {
         current.intents += new_intents;
         current.unsynced = true;
         if wants_sync {
-            let begun = Instant::now();
             current.file.sync().map_err(failed)?;
             current.unsynced = false;
-            if group.len() > 1 {
-                self.rested = Some(Instant::now() + (begun.elapsed() / 2).min(REST));
-            }
         }
         // A bulk append may have made this large; its next pieces come soon enough to make it so again.
         self.joined.shrink_to(4 * PIECE_BYTES);
