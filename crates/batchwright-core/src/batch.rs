@@ -401,6 +401,9 @@ pub struct BatchSummary {
     pub tag: Option<SubmissionTag>,
     /// When it was created, by the provider's clock.
     pub created_at: Option<Timestamp>,
+    /// How many requests it holds, where the list tells; what a batch is known by where the list shows neither
+    /// input nor tag ([`ListMatch::Requests`](crate::ListMatch)).
+    pub requests: Option<u64>,
 }
 
 impl BatchSummary {
@@ -416,7 +419,15 @@ impl BatchSummary {
             status,
             tag,
             created_at,
+            requests: None,
         }
+    }
+
+    /// Sets how many requests it holds.
+    #[must_use]
+    pub fn with_requests(mut self, requests: Option<u64>) -> Self {
+        self.requests = requests;
+        self
     }
 }
 
@@ -424,8 +435,9 @@ impl BatchSummary {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ListMark {
-    /// Ids on the first page just before the create. Where the list is newest first their times, by the
-    /// provider's clock, bound how far back is read; no local clock is compared with it (F-138).
+    /// Ids on the first page just before the create, in the list's order: where that is newest first, the first
+    /// is the newest, after which a list with a cursor for newer entries (`before_id`) goes on. Else their times,
+    /// by the provider's clock, bound how far back is read; no local clock is compared with it (F-138).
     pub seen: Vec<String>,
     /// An instant by the provider's clock before which nothing of interest was created.
     pub not_before: Option<Timestamp>,

@@ -33,19 +33,87 @@ pub struct BatchLimits {
     pub max_requests: u64,
     /// The most bytes of one batch's input.
     pub max_bytes: u64,
+    /// How the lines get to the provider. Default [`BatchInput::Uploaded`].
+    pub input: BatchInput,
     /// Whether all requests of a batch must name one model.
     pub one_model: bool,
-    /// How long the provider takes at most before it lets a batch expire.
-    pub window: Duration,
-    /// How long results stay, counted from the batch's creation; past that they are gone (F-130).
+    /// Which ids a line may carry. Default [`IdRule::ANY`]; ours are [`WireId`](crate::WireId)s, which obey the
+    /// strictest known.
+    pub custom_id: IdRule,
+    /// Parameters a direct call takes and a line of a batch must not carry, in the vendor's spelling; for a
+    /// preflight, which names the row.
+    pub unsupported: &'static [&'static str],
+    /// How long the provider takes at most before it lets a batch expire: the choices, the one taken by default
+    /// first.
+    pub windows: Vec<Duration>,
+    /// How much less than a direct call a batch costs, in percent, where it is one number for all models; for an
+    /// estimate where the price table names no price of a batch.
+    pub discount_percent: Option<u8>,
+    /// How long results stay, counted from the batch's creation; past that they are gone (F-130). For a
+    /// preflight, which says until when to collect.
     pub retention: Duration,
     /// Whether a batch can be cancelled.
     pub cancel: bool,
     /// What identifies our batch in the provider's list, strongest first; empty means an unclear create
     /// cannot be resolved and is held for a person.
     pub list_match: Vec<ListMatch>,
-    /// Whether the list is known to be newest first; where not, it is read to its end.
-    pub newest_first: bool,
+}
+
+/// How a batch's lines get to the provider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BatchInput {
+    /// They are stored there first and the create names them: [`upload`](crate::BatchProvider::upload),
+    /// [`find_upload`](crate::BatchProvider::find_upload) and [`discard`](crate::BatchProvider::discard) are
+    /// called. A create that shows no effect is fenced by deleting what it names.
+    #[default]
+    Uploaded,
+    /// The create itself carries them: those three are never called, and the create gets an empty
+    /// [`InputRef`](crate::InputRef). Nothing can keep a create of unclear fate from running late, so one that
+    /// shows no effect is held for a person.
+    Inline,
+}
+
+/// Which ids a line of a batch may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IdRule {
+    /// The most characters.
+    pub max_len: usize,
+    /// Whether only `a-z`, `A-Z`, `0-9`, `_` and `-` are allowed.
+    pub word_only: bool,
+}
+
+impl IdRule {
+    /// No rule is known.
+    pub const ANY: Self = Self {
+        max_len: usize::MAX,
+        word_only: false,
+    };
+
+    /// At most `max_len` of `a-z`, `A-Z`, `0-9`, `_` and `-`.
+    pub const fn word(max_len: usize) -> Self {
+        Self {
+            max_len,
+            word_only: true,
+        }
+    }
+
+    /// At most `max_len` characters of any kind.
+    pub const fn text(max_len: usize) -> Self {
+        Self {
+            max_len,
+            word_only: false,
+        }
+    }
+
+    /// Whether `id` obeys.
+    pub fn allows(&self, id: &str) -> bool {
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        !id.is_empty()
+            && id.chars().count() <= self.max_len
+            && (!self.word_only || id.chars().all(word))
+    }
 }
 
 /// What identifies a batch of ours in a provider's list.
@@ -56,21 +124,29 @@ pub enum ListMatch {
     Input,
     /// The submission tag, in metadata, a label or a display name.
     Tag,
+    /// Only how many requests it holds, among batches new since the mark that the journal does not know
+    /// ([`BatchSummary::requests`](crate::BatchSummary)). The one that matches is adopted, nothing more is bought
+    /// for the chunk, and the wire ids of its results prove it: where they are all another attempt's, a person is
+    /// asked. Several that match, or several chunks of unclear fate at once, are a person's to tell apart.
+    Requests,
 }
 
 impl BatchLimits {
-    /// Limits of a batch API with a 24 h window and nothing known of its list.
+    /// Limits of a batch API with an upload, a 24 h window and nothing known of its list.
     pub fn new(endpoints: Vec<String>, max_requests: u64, max_bytes: u64) -> Self {
         Self {
             endpoints,
             max_requests,
             max_bytes,
+            input: BatchInput::default(),
             one_model: true,
-            window: Duration::from_secs(24 * 3600),
+            custom_id: IdRule::ANY,
+            unsupported: &[],
+            windows: vec![Duration::from_secs(24 * 3600)],
+            discount_percent: None,
             retention: Duration::from_secs(29 * 24 * 3600),
             cancel: true,
             list_match: Vec::new(),
-            newest_first: false,
         }
     }
 
@@ -89,5 +165,23 @@ impl BatchLimits {
                 self.endpoints.join(", ")
             ),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{WireId, WirePrefix};
+
+    #[test]
+    fn f_176_the_strictest_rule_takes_our_ids() {
+        let longest = WireId::new(WirePrefix::of("job", u32::MAX, u32::MAX), u64::MAX).to_string();
+        for rule in [IdRule::ANY, IdRule::word(64), IdRule::text(63)] {
+            assert!(rule.allows(&longest));
+            assert!(!rule.allows(""));
+        }
+        assert!(!IdRule::word(64).allows("a b"));
+        assert!(!IdRule::text(2).allows("äöü"));
+        assert!(IdRule::text(3).allows("äöü"));
     }
 }

@@ -161,6 +161,53 @@ pub enum JournalEvent {
     },
 }
 
+/// What a journal knows of the purchases for all its chunks, so that one chunk's batch is not taken for
+/// another's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Purchases {
+    /// Chunks and the ids of batches bought for them.
+    pub batches: Vec<(u32, String)>,
+    /// Chunks of which a create was meant and its fate is not known.
+    pub unclear: Vec<u32>,
+}
+
+impl Purchases {
+    /// What these facts, each chunk's oldest first, tell.
+    pub fn of<'e>(entries: impl IntoIterator<Item = &'e JournalEntry>) -> Self {
+        let mut purchases = Self::default();
+        for JournalEntry { chunk, event, .. } in entries {
+            match event {
+                // What is held may have been bought, also where another's batch was taken for it.
+                JournalEvent::CreateIntent { .. } | JournalEvent::Held { .. } => {
+                    purchases.is_unclear(*chunk);
+                }
+                JournalEvent::Created { handle, .. } | JournalEvent::Adopted { handle, .. } => {
+                    purchases.bought(*chunk, &handle.id);
+                }
+                JournalEvent::CreateRefused { .. } | JournalEvent::Fenced { .. } => {
+                    purchases.unclear.retain(|other| other != chunk);
+                }
+                _ => {}
+            }
+        }
+        purchases
+    }
+
+    /// Batch `id` was bought for `chunk`.
+    pub fn bought(&mut self, chunk: u32, id: &str) {
+        self.unclear.retain(|other| *other != chunk);
+        self.batches.push((chunk, id.to_owned()));
+    }
+
+    /// A create for `chunk` was meant.
+    pub fn is_unclear(&mut self, chunk: u32) {
+        if !self.unclear.contains(&chunk) {
+            self.unclear.push(chunk);
+        }
+    }
+}
+
 /// Where the submission protocol writes its facts.
 ///
 /// `append` returns after the facts are as durable as the implementation can make them; the protocol
@@ -184,4 +231,55 @@ pub trait SubmissionLog: Send + Sync {
     /// # Cancel safety
     /// Cancel safe: it only reads.
     async fn entries(&self, chunk: u32) -> Result<Vec<JournalEntry>>;
+
+    /// What is known of the purchases for all chunks.
+    ///
+    /// # Errors
+    /// `Storage` where it cannot be read.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
+    async fn purchases(&self) -> Result<Purchases>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_create_is_unclear_until_something_tells() {
+        let tag = SubmissionTag::new("job", 1, 1, "r").unwrap();
+        let handle = BatchHandle::new("p", "b1", InputRef::default());
+        let intent = JournalEvent::CreateIntent {
+            tag: tag.clone(),
+            input: InputRef::default(),
+            mark: ListMark::default(),
+        };
+        let held = JournalEvent::Held {
+            tag: tag.clone(),
+            reason: String::new(),
+        };
+        let refused = JournalEvent::CreateRefused {
+            tag: tag.clone(),
+            message: String::new(),
+            retryable: true,
+        };
+        let created = JournalEvent::Created {
+            tag: tag.clone(),
+            handle,
+        };
+        let of = |events: &[&JournalEvent]| {
+            let entries: Vec<_> = events
+                .iter()
+                .map(|event| JournalEntry::new(1, Timestamp::default(), (*event).clone()))
+                .collect();
+            Purchases::of(&entries)
+        };
+        assert_eq!(of(&[&intent]).unclear, [1]);
+        assert_eq!(of(&[&intent, &intent, &held]).unclear, [1]);
+        assert_eq!(of(&[&intent, &refused]), Purchases::default());
+        let bought = of(&[&intent, &created]);
+        assert!(bought.unclear.is_empty());
+        assert_eq!(bought.batches, [(1, "b1".to_owned())]);
+    }
 }

@@ -23,9 +23,9 @@ pub use batch::{
     BatchCounts, BatchHandle, BatchSnapshot, BatchStatus, BatchSummary, InputFault, InputRef,
     ListMark, ResultFile, SealedBatch, SealedBody, SubmissionTag, SubmitError,
 };
-pub use capability::{BatchLimits, Capability, ListMatch};
+pub use capability::{BatchInput, BatchLimits, Capability, IdRule, ListMatch};
 pub use error::{Error, ErrorKind, RateLimit, Result, RetryClass};
-pub use journal::{JournalEntry, JournalEvent, SubmissionLog};
+pub use journal::{JournalEntry, JournalEvent, Purchases, SubmissionLog};
 pub use model::ModelSpec;
 pub use outcome::{Ending, Lane, Outcome, Provenance};
 pub use price::{Money, Price, PriceTable, Rates};

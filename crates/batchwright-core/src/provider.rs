@@ -11,8 +11,8 @@
 //! ```
 
 use crate::{
-    BatchHandle, BatchSnapshot, BatchSummary, Capability, InputRef, ListMark, Outcome, Request,
-    Response, Result, ResultFile, SealedBatch, SubmissionTag, SubmitError,
+    BatchHandle, BatchSnapshot, BatchSummary, Capability, Error, ErrorKind, InputRef, ListMark,
+    Outcome, Request, Response, Result, ResultFile, SealedBatch, SubmissionTag, SubmitError,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -91,25 +91,35 @@ pub trait BatchProvider: Send + Sync {
     /// Appends the request's line in the vendor's form, under `wire_id` and without a line end, to
     /// `line`. A pure function: sealing a chunk calls it for each row.
     ///
-    /// The line holds no newline, and the wire id in double quotes before any other text that begins like it,
-    /// a double quote and the id's first 9 characters: a later attempt at the chunk is a copy in which the id's
-    /// prefix is exchanged there.
+    /// A later attempt at the chunk is a copy in which the id's prefix is exchanged as text, once in each line. For
+    /// that to be the line of the other id the line keeps three rules, which the conformance suite checks:
+    ///
+    /// - it holds no newline;
+    /// - it holds the wire id exactly once, in double quotes: a second place, such as a label beside the
+    ///   `custom_id`, would keep the old one;
+    /// - nothing before it begins like it, with a double quote and its first 9 characters: so it is the first value
+    ///   of the line (`{"custom_id":"…","params":…}`, `{"key":"…","request":…}`), before all that comes from the
+    ///   request.
     ///
     /// # Errors
     /// `InvalidRequest` or `Unsupported` where the vendor has no form for it; `line` is then as it was.
     fn encode(&self, request: &Request, wire_id: &str, line: &mut Vec<u8>) -> Result<()>;
 
     /// Stores the chunk's lines at the provider and confirms their size (F-118). Costs nothing and may be
-    /// repeated; where the create call itself carries the lines, does nothing.
+    /// repeated. Never called where [`BatchLimits::input`](crate::BatchLimits) is
+    /// [`Inline`](crate::BatchInput::Inline); the default is for those.
     ///
     /// # Errors
     /// Every failure; none of them has cost anything.
     ///
     /// # Cancel safety
     /// Dropping the future may leave a stored file behind, found again by [`find_upload`](Self::find_upload).
-    async fn upload(&self, batch: &SealedBatch, tag: &SubmissionTag) -> Result<InputRef>;
+    async fn upload(&self, _batch: &SealedBatch, _tag: &SubmissionTag) -> Result<InputRef> {
+        Err(no_upload())
+    }
 
-    /// The stored input of `tag`, where an upload of it was finished but not recorded.
+    /// The stored input of `tag`, where an upload of it was finished but not recorded. Never called where the
+    /// create carries the lines.
     ///
     /// # Errors
     /// Every failure to read the provider's list.
@@ -118,11 +128,14 @@ pub trait BatchProvider: Send + Sync {
     /// Cancel safe: it only reads.
     async fn find_upload(
         &self,
-        batch: &SealedBatch,
-        tag: &SubmissionTag,
-    ) -> Result<Option<InputRef>>;
+        _batch: &SealedBatch,
+        _tag: &SubmissionTag,
+    ) -> Result<Option<InputRef>> {
+        Err(no_upload())
+    }
 
-    /// Creates the batch: buys it. Sent exactly once, on a connection of its own.
+    /// Creates the batch: buys it. Sent exactly once, on a connection of its own. `input` is what
+    /// [`upload`](Self::upload) gave, or empty where the create carries the lines.
     ///
     /// # Errors
     /// A [`SubmitError`] tells whether another create may follow.
@@ -190,12 +203,22 @@ pub trait BatchProvider: Send + Sync {
     async fn list_since(&self, mark: &ListMark) -> Result<Vec<BatchSummary>>;
 
     /// Deletes an uploaded input, so that a late create fails instead of running. An input that is not
-    /// there is fine.
+    /// there is fine. Never called where the create carries the lines.
     ///
     /// # Errors
     /// Every failure.
     ///
     /// # Cancel safety
     /// Dropping the future leaves open whether the input is gone; deleting again is harmless.
-    async fn discard(&self, input: &InputRef) -> Result<()>;
+    async fn discard(&self, _input: &InputRef) -> Result<()> {
+        Err(no_upload())
+    }
+}
+
+/// Of a provider whose creates carry the lines.
+fn no_upload() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "store the input: this provider's creates carry it",
+    )
 }

@@ -11,12 +11,13 @@ use crate::{
     scan::Scan,
     segment::{self, SegmentName},
     set_aside::SetAside,
-    state::ChunkState,
+    state::{self, ChunkState},
     verify::VerifyReport,
 };
 use async_trait::async_trait;
 use batchwright_core::{
-    ByteStream, Error, ErrorKind, JournalEntry, Result, SubmissionLog, Timestamp, WirePrefix,
+    ByteStream, Error, ErrorKind, JournalEntry, Purchases, Result, SubmissionLog, Timestamp,
+    WirePrefix,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -477,6 +478,11 @@ impl SubmissionLog for Ledger {
     async fn entries(&self, chunk: u32) -> Result<Vec<JournalEntry>> {
         let ledger = self.clone();
         blocking(move || ledger.entries_blocking(chunk)).await
+    }
+
+    async fn purchases(&self) -> Result<Purchases> {
+        let ledger = self.clone();
+        blocking(move || Ok(state::purchases(&ledger.chunks()?))).await
     }
 }
 

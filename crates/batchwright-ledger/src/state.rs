@@ -1,6 +1,8 @@
 //! What the journal says about a chunk: a fold over its entries.
 
-use batchwright_core::{BatchHandle, BatchStatus, JournalEntry, JournalEvent, Timestamp};
+use batchwright_core::{
+    BatchHandle, BatchStatus, JournalEntry, JournalEvent, Purchases, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 /// Where one chunk is, as its journal tells.
@@ -185,6 +187,24 @@ pub(crate) fn fold(state: Option<ChunkState>, attempt: u32, entry: &JournalEntry
         JournalEvent::Merged { rows } => state.phase = ChunkPhase::Merged { rows: *rows },
     }
     state
+}
+
+/// What the chunks' states tell of their purchases: the newest batch of each, and which may have one more.
+pub(crate) fn purchases(chunks: &[ChunkState]) -> Purchases {
+    let mut purchases = Purchases::default();
+    for state in chunks {
+        if let Some(handle) = &state.handle {
+            purchases.bought(state.chunk, &handle.id);
+        }
+        // What is held may have been bought, also where another's batch was taken for it.
+        if matches!(
+            state.phase,
+            ChunkPhase::Creating | ChunkPhase::Unknown | ChunkPhase::Absent | ChunkPhase::Held
+        ) {
+            purchases.is_unclear(state.chunk);
+        }
+    }
+    purchases
 }
 
 /// The attempt a fact names itself, where it does.

@@ -35,13 +35,13 @@ fn capability() -> Capability {
     // 50,000 lines and 200 MB; a tenth is left free, since how a fuller file fails is not documented.
     let mut batch = BatchLimits::new(owned(batch::ENDPOINTS), 50_000, 190_000_000);
     batch.one_model = true;
-    batch.window = Duration::from_secs(24 * 3600);
+    // Quoted as half the price of a direct call for every model.
+    batch.discount_percent = Some(50);
+    batch.unsupported = &["stream", "background"];
     // Output files stay 30 days from their own creation, which is never before the batch's.
     batch.retention = Duration::from_secs(30 * 24 * 3600);
     batch.cancel = true;
     batch.list_match = vec![ListMatch::Input, ListMatch::Tag];
-    // Seen so, but promised nowhere.
-    batch.newest_first = false;
     let mut capability = Capability::default();
     capability.realtime_endpoints = owned(&[CHAT_COMPLETIONS, RESPONSES, EMBEDDINGS]);
     capability.batch = Some(batch);

@@ -3,7 +3,7 @@
 use crate::{
     options::RouterOptions,
     store::{ChunkStore, Merge},
-    submission::{Close, Effect, Event, Submission},
+    submission::{Close, Effect, Event, Others, Submission, Terms},
 };
 use batchwright_core::{
     BatchCounts, BatchHandle, BatchProvider, BatchSnapshot, BatchStatus, Error, ErrorKind,
@@ -296,14 +296,10 @@ impl Driver {
     async fn chunk(&self, job: ChunkJob, provider: Arc<dyn BatchProvider>) -> Result<ChunkEnd> {
         let chunk = job.chunk;
         let entries = self.store.entries(chunk).await?;
-        let can_list = provider
-            .capability()
-            .batch
-            .as_ref()
-            .is_some_and(|limits| !limits.list_match.is_empty());
+        let limits = provider.capability().batch.as_ref();
         let mut machine = Submission::restore(
             entries.into_iter().map(|entry| entry.event),
-            can_list,
+            limits.map(Terms::of).unwrap_or_default(),
             self.options.clone(),
         );
         let mut refused_alike = None;
@@ -399,6 +395,9 @@ impl Driver {
                 }
             };
             self.observe(chunk, &event).await;
+            if machine.wants_others() && matches!(event, Event::Listed(Ok(_))) {
+                machine.set_others(self.others(chunk, machine.attempt()).await?);
+            }
             machine.set_alone(lock(&self.takes_room).iter().all(|other| *other == chunk));
             machine.on(event, self.now(), self.random());
             if machine.takes_room() {
@@ -407,6 +406,18 @@ impl Driver {
                 lock(&self.takes_room).remove(&chunk);
             }
         }
+    }
+
+    /// What tells this chunk's batch from others. Read after the list, so that whatever that shows of another
+    /// chunk of this journal is either recorded by now or unclear.
+    async fn others(&self, chunk: u32, attempt: u32) -> Result<Others> {
+        let requests = self.store.sealed(chunk, attempt).await?.requests;
+        let purchases = self.store.purchases().await?;
+        Ok(Others {
+            requests,
+            known: purchases.batches.into_iter().map(|(_, id)| id).collect(),
+            unclear: purchases.unclear.iter().any(|other| *other != chunk),
+        })
     }
 
     /// Does one effect. An `Err` is a failure of the store.
@@ -489,6 +500,7 @@ impl Driver {
                 Event::Merged {
                     rows: report.rows,
                     missing: report.missing,
+                    foreign: report.foreign,
                 }
             }
             Effect::Close(close) => {
@@ -500,6 +512,7 @@ impl Driver {
                 Event::Merged {
                     rows: report.rows,
                     missing: 0,
+                    foreign: 0,
                 }
             }
             Effect::Persist(_) | Effect::WaitUntil(_) | Effect::Done | Effect::Stop(_) => {

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use batchwright_core::{
     BatchCounts, BatchHandle, BatchLimits, BatchProvider, BatchSnapshot, BatchStatus, BatchSummary,
     ByteStream, Capability, Ending, Error, ErrorKind, InputFault, InputRef, JournalEntry,
-    JournalEvent, ListMark, ListMatch, Message, Outcome, Payload, PriceTable, Request, Response,
-    Result, ResultFile, SealedBatch, SealedBody, SubmissionLog, SubmissionTag, SubmitError, WireId,
-    WirePrefix,
+    JournalEvent, ListMark, ListMatch, Message, Outcome, Payload, PriceTable, Purchases, Request,
+    Response, Result, ResultFile, SealedBatch, SealedBody, SubmissionLog, SubmissionTag,
+    SubmitError, WireId, WirePrefix,
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -435,6 +435,10 @@ impl SubmissionLog for FakeStore {
         let ours = state.journal.iter().filter(|entry| entry.chunk == chunk);
         Ok(ours.cloned().collect())
     }
+
+    async fn purchases(&self) -> Result<Purchases> {
+        Ok(Purchases::of(&self.state().journal))
+    }
 }
 
 #[async_trait]
@@ -539,11 +543,12 @@ impl ChunkStore for FakeStore {
             }
         }
         let missing: Vec<u64> = join.missing().collect();
+        let foreign = join.report().foreign;
         let Some(rest) = rest.or(missing.is_empty().then_some(Ending::Missing)) else {
-            return Ok(MergeReport::new(
-                all - missing.len() as u64,
-                missing.len() as u64,
-            ));
+            return Ok(
+                MergeReport::new(all - missing.len() as u64, missing.len() as u64)
+                    .with_foreign(foreign),
+            );
         };
         outcomes.extend(
             missing

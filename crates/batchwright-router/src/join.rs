@@ -38,6 +38,8 @@ pub struct Join<'p> {
 pub struct JoinReport {
     /// Lines under an id that was never sent, or that could not be attributed at all; set aside (F-098).
     pub unknown: u64,
+    /// Those of them that name a request of another attempt, another job or another program.
+    pub foreign: u64,
     /// Further successes of a row that had one, in other words than the first (F-099).
     pub duplicates: u64,
 }
@@ -93,6 +95,10 @@ impl<'p> Join<'p> {
             return self.unknown();
         };
         let Some(place) = self.place(&outcome.custom_id) else {
+            let id = outcome.custom_id.parse::<WireId>();
+            if self.pass == Pass::Successes && !id.is_ok_and(|id| id.prefix() == self.prefix) {
+                self.report.foreign += 1;
+            }
             return self.unknown();
         };
         let success = outcome.ending.is_success() || matches!(outcome.ending, Ending::Refused(_));

@@ -7,7 +7,7 @@ use crate::{
 use async_trait::async_trait;
 use batchwright_core::{
     BatchProvider, ByteStream, Ending, Error, ErrorKind, JournalEntry, Outcome, PriceTable,
-    Request, Result, SealedBatch, SealedBody, SubmissionLog, WireId, WirePrefix,
+    Purchases, Request, Result, SealedBatch, SealedBody, SubmissionLog, WireId, WirePrefix,
 };
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
@@ -88,6 +88,10 @@ impl SubmissionLog for MemoryStore {
             .filter(|entry| entry.chunk == chunk)
             .cloned()
             .collect())
+    }
+
+    async fn purchases(&self) -> Result<Purchases> {
+        Ok(Purchases::of(lock(&self.journal).iter()))
     }
 }
 
@@ -191,7 +195,7 @@ impl ChunkStore for MemoryStore {
         let rows: Vec<u64> = (0..all).collect();
         let origin = origin.bought(&handle, attempt);
         let mut outcomes = Vec::new();
-        let missing = {
+        let (missing, foreign) = {
             let mut join = Join::new(
                 provider.as_ref(),
                 WirePrefix::of(&self.job, number, attempt),
@@ -211,7 +215,7 @@ impl ChunkStore for MemoryStore {
                     }
                 }
             }
-            join.missing().collect::<Vec<u64>>()
+            (join.missing().collect::<Vec<u64>>(), join.report().foreign)
         };
         // A line that was cut on its way is whole in the next download (F-106).
         let unreadable = outcomes
@@ -246,7 +250,7 @@ impl ChunkStore for MemoryStore {
             let given = lock(&self.given)
                 .range((number, 0)..=(number, u64::MAX))
                 .count() as u64;
-            return Ok(MergeReport::new(given, all - given));
+            return Ok(MergeReport::new(given, all - given).with_foreign(foreign));
         }
         // Nobody reads them again.
         lock(&self.files).retain(|(c, ..), _| *c != number);

@@ -153,11 +153,25 @@ pub struct MergeReport {
     pub rows: u64,
     /// Rows of which no file holds a line that can be read.
     pub missing: u64,
+    /// Lines under an id that is not this batch's ([`JoinReport::foreign`](crate::JoinReport)). Where there are
+    /// any and no row's, the batch may be another's.
+    pub foreign: u64,
 }
 
 impl MergeReport {
     /// These counts.
     pub fn new(rows: u64, missing: u64) -> Self {
-        Self { rows, missing }
+        Self {
+            rows,
+            missing,
+            foreign: 0,
+        }
+    }
+
+    /// Sets how many lines were under ids that are not this batch's.
+    #[must_use]
+    pub fn with_foreign(mut self, lines: u64) -> Self {
+        self.foreign = lines;
+        self
     }
 }

@@ -7,10 +7,11 @@
 
 use crate::options::RouterOptions;
 use batchwright_core::{
-    BatchHandle, BatchSnapshot, BatchStatus, BatchSummary, Ending, Error, ErrorKind, InputFault,
-    InputRef, JournalEvent, ListMark, Result, RetryClass, SubmissionTag, SubmitError,
+    BatchHandle, BatchInput, BatchLimits, BatchSnapshot, BatchStatus, BatchSummary, Ending, Error,
+    ErrorKind, InputFault, InputRef, JournalEvent, ListMark, ListMatch, Result, RetryClass,
+    SubmissionTag, SubmitError,
 };
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 #[cfg(test)]
 mod tests;
@@ -104,15 +105,49 @@ pub(crate) enum Event {
     Cancelled(Result<()>),
     /// Every result file is kept, or one could not be.
     KeptAll(Result<()>),
-    /// Rows that have an outcome now, and rows of which no file holds a line.
+    /// Rows that have an outcome now, rows of which no file holds a line, and lines under ids that are not
+    /// this batch's.
     Merged {
         rows: u64,
         missing: u64,
+        foreign: u64,
     },
     /// A waiting time passed.
     Woken,
     /// The caller wants the chunk cancelled.
     CancelRequested,
+}
+
+/// What the provider's batch API allows for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Terms {
+    /// Whether its list can identify a batch of ours.
+    pub(crate) can_list: bool,
+    /// Whether a batch that shows neither input nor tag is known by the number of its requests.
+    pub(crate) by_requests: bool,
+    /// Whether the create carries the lines: nothing is uploaded, and nothing can be deleted under a late one.
+    pub(crate) inline: bool,
+}
+
+impl Terms {
+    pub(crate) fn of(limits: &BatchLimits) -> Self {
+        Self {
+            can_list: !limits.list_match.is_empty(),
+            by_requests: limits.list_match.contains(&ListMatch::Requests),
+            inline: limits.input == BatchInput::Inline,
+        }
+    }
+}
+
+/// What tells this chunk's batch from others where only the number of requests does.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Others {
+    /// How many requests this chunk holds.
+    pub(crate) requests: u64,
+    /// Batches the journal names.
+    pub(crate) known: HashSet<String>,
+    /// Whether another chunk's create is of unclear fate too.
+    pub(crate) unclear: bool,
 }
 
 /// The durable state: a fold over the chunk's journal.
@@ -152,6 +187,9 @@ enum Phase {
         fenced: bool,
         /// Whether its files are whole on disk.
         collected: bool,
+        /// Whether it was taken for this chunk's by the number of its requests alone: its results must prove
+        /// it, and until then it may be somebody else's.
+        provisional: bool,
     },
     /// To be closed without a purchase, by request.
     Cancelled,
@@ -172,6 +210,8 @@ enum Live {
     /// The intent was made durable by this process and its effect was not sent yet; of an absent attempt,
     /// its input is gone and the list is read once more.
     Armed,
+    /// The attempt has its tag, and its create needs no upload.
+    Minted(SubmissionTag),
     /// A fact to be made durable next.
     Pending(JournalEvent),
     /// The ended batch as the last poll found it.
@@ -233,16 +273,18 @@ pub(crate) struct Submission {
     input_gone_since: Option<Duration>,
     /// Creates of this run that had no effect.
     lost: u32,
-    can_list: bool,
+    terms: Terms,
+    others: Others,
+    /// Since when a batch may be this chunk's or that of another one of unclear fate.
+    doubtful_since: Option<Duration>,
     options: RouterOptions,
 }
 
 impl Submission {
-    /// The chunk as its journal tells. `can_list` is whether the provider's list can identify a batch of
-    /// ours.
+    /// The chunk as its journal tells.
     pub(crate) fn restore(
         entries: impl IntoIterator<Item = JournalEvent>,
-        can_list: bool,
+        terms: Terms,
         options: RouterOptions,
     ) -> Self {
         let mut submission = Self {
@@ -269,7 +311,9 @@ impl Submission {
             unseen_since: None,
             input_gone_since: None,
             lost: 0,
-            can_list,
+            terms,
+            others: Others::default(),
+            doubtful_since: None,
             options,
         };
         for event in entries {
@@ -318,6 +362,16 @@ impl Submission {
         self.alone = alone;
     }
 
+    /// Tells what [`Event::Listed`] is to be read by.
+    pub(crate) fn set_others(&mut self, others: Others) {
+        self.others = others;
+    }
+
+    /// Whether [`Event::Listed`] is to be preceded by [`Submission::set_others`].
+    pub(crate) fn wants_others(&self) -> bool {
+        self.terms.by_requests
+    }
+
     /// What to do now. Taking `Effect::Submit` disarms it: it is never handed out twice for one intent.
     pub(crate) fn next(&mut self, now: Duration) -> Effect {
         if let Live::Pending(fact) = &self.live {
@@ -344,12 +398,20 @@ impl Submission {
             self.wait = None;
         }
         match &self.phase {
-            Phase::Sealed { attempt } => Effect::Mint { attempt: *attempt },
+            Phase::Sealed { attempt } => match &self.live {
+                Live::Minted(_) if self.terms.can_list => Effect::Recent,
+                Live::Minted(tag) => Effect::Persist(JournalEvent::CreateIntent {
+                    tag: tag.clone(),
+                    input: InputRef::default(),
+                    mark: ListMark::default(),
+                }),
+                _ => Effect::Mint { attempt: *attempt },
+            },
             Phase::Uploading { tag } if matches!(self.live, Live::Armed) => {
                 Effect::Upload { tag: tag.clone() }
             }
             Phase::Uploading { tag } => Effect::FindUpload { tag: tag.clone() },
-            Phase::Uploaded { .. } if self.can_list => Effect::Recent,
+            Phase::Uploaded { .. } if self.terms.can_list => Effect::Recent,
             Phase::Uploaded { tag, input } => Effect::Persist(JournalEvent::CreateIntent {
                 tag: tag.clone(),
                 input: input.clone(),
@@ -371,7 +433,7 @@ impl Submission {
                     self.live = Live::Idle;
                     return effect;
                 }
-                if self.can_list {
+                if self.terms.can_list {
                     return Effect::List { mark: mark.clone() };
                 }
                 let reason =
@@ -392,6 +454,7 @@ impl Submission {
                 status,
                 cancel,
                 collected,
+                provisional,
                 ..
             } => match &self.live {
                 _ if *collected => Effect::Merge {
@@ -404,6 +467,8 @@ impl Submission {
                 },
                 _ if (self.cancel || *cancel)
                     && self.asked == Asked::No
+                    // Nobody else's batch is cancelled.
+                    && !provisional
                     && !status.as_ref().is_some_and(BatchStatus::is_terminal) =>
                 {
                     // An earlier process may have died before it asked; asking twice is harmless.
@@ -450,6 +515,7 @@ impl Submission {
                     self.wait = None;
                 }
             }
+            Event::Minted(tag) if self.terms.inline => self.live = Live::Minted(tag),
             Event::Minted(tag) => self.live = Live::Pending(JournalEvent::UploadIntent { tag }),
             Event::Found(Ok(Some(input))) => self.uploaded(input),
             Event::Found(Ok(None)) => self.live = Live::Armed,
@@ -525,7 +591,28 @@ impl Submission {
                 self.live = Live::Idle;
                 self.again_later(error, now, random);
             }
-            Event::Merged { rows, missing } => match &mut self.phase {
+            Event::Merged {
+                rows,
+                missing,
+                foreign,
+            } => match &mut self.phase {
+                // Not one line is this attempt's: it was another's all along. Rows marked missing would be bought
+                // again, and whether they were bought once is not known.
+                Phase::Running {
+                    tag,
+                    handle,
+                    provisional: true,
+                    ..
+                } if foreign > 0 && rows == 0 => {
+                    self.live = Live::Pending(JournalEvent::Held {
+                        tag: tag.clone(),
+                        reason: format!(
+                            "batch {}, taken for this chunk's by the number of its requests, holds none of \
+                             them: whether this chunk was bought is not known",
+                            handle.id
+                        ),
+                    });
+                }
                 // Lines that are missing may be a cut download (F-037, F-097), or stand in a file that was not
                 // named yet (F-081): once more as a later poll finds it, then it is so.
                 Phase::Running { collected, .. } if missing > 0 && !self.again => {
@@ -574,8 +661,10 @@ impl Submission {
 
     /// The page read just before a create. A batch of this chunk may already be there.
     fn on_recent(&mut self, recent: &[BatchSummary]) {
-        let Phase::Uploaded { tag, input } = &self.phase else {
-            return;
+        let (tag, input) = match (&self.phase, &self.live) {
+            (Phase::Uploaded { tag, input }, _) => (tag.clone(), input.clone()),
+            (Phase::Sealed { .. }, Live::Minted(tag)) => (tag.clone(), InputRef::default()),
+            _ => return,
         };
         let ours = |summary: &&BatchSummary| {
             summary
@@ -596,10 +685,11 @@ impl Submission {
                 .is_some_and(|theirs| self.tags.contains(theirs))
         });
         if let Some(foreign) = foreign {
-            self.hold(format!(
+            let reason = format!(
                 "batch {} was bought for this chunk by another process or a copy of this job folder",
                 foreign.handle.id
-            ));
+            );
+            self.live = Live::Pending(JournalEvent::Held { tag, reason });
             return;
         }
         match bought.as_slice() {
@@ -612,7 +702,8 @@ impl Submission {
                 return;
             }
             several => {
-                self.hold(several_match(several));
+                let reason = several_match(several);
+                self.live = Live::Pending(JournalEvent::Held { tag, reason });
                 return;
             }
         }
@@ -621,11 +712,7 @@ impl Submission {
             .map(|summary| summary.handle.id.clone())
             .collect();
         let mark = ListMark::new(seen, None);
-        self.live = Live::Pending(JournalEvent::CreateIntent {
-            tag: tag.clone(),
-            input: input.clone(),
-            mark,
-        });
+        self.live = Live::Pending(JournalEvent::CreateIntent { tag, input, mark });
     }
 
     fn on_submitted(
@@ -654,7 +741,9 @@ impl Submission {
                 JournalEvent::CreateUnknown { tag, message }
             }
             Err(SubmitError::Refused(error))
-                if error.kind() == ErrorKind::NotFound && error.class() == RetryClass::RowFatal =>
+                if !self.terms.inline
+                    && error.kind() == ErrorKind::NotFound
+                    && error.class() == RetryClass::RowFatal =>
             {
                 let message = error.message().to_owned();
                 self.on_input_gone(&tag, now)
@@ -688,11 +777,20 @@ impl Submission {
             Phase::Absent { tag, input, .. } => (tag, input, true),
             _ => return,
         };
+        let can_fence = !self.terms.inline && !input.0.is_empty();
+        let by_requests = |summary: &BatchSummary| {
+            self.terms.by_requests
+                && summary.tag.is_none()
+                && summary.handle.input.0.is_empty()
+                && summary.requests == Some(self.others.requests)
+                && !self.others.known.contains(&summary.handle.id)
+        };
         let mut ours: Vec<&BatchSummary> = found
             .iter()
             .filter(|summary| {
                 summary.tag.as_ref() == Some(tag)
                     || (!input.0.is_empty() && summary.handle.input == *input)
+                    || by_requests(summary)
             })
             // An earlier batch of the same input, which failed for a full queue, is not this create's.
             .filter(|summary| !self.is_spent(summary))
@@ -709,6 +807,23 @@ impl Submission {
             }
         }
         self.unreadable = 0;
+        if self.others.unclear && ours.iter().any(|summary| by_requests(summary)) {
+            // It may be the other chunk's, whose create is answered any moment or is of unclear fate too.
+            let since = *self.doubtful_since.get_or_insert(now);
+            if now.saturating_sub(since) < self.options.settle {
+                let step = self.options.settle / self.options.settle_listings.max(1);
+                self.wait = Some(now + step.mul_f64(1.0 + 0.1 * random));
+            } else {
+                let reason = format!(
+                    "creates of several chunks are of unclear fate, and the number of requests does not tell \
+                     whose is batch {}",
+                    ours[0].handle.id
+                );
+                self.hold(reason);
+            }
+            return;
+        }
+        self.doubtful_since = None;
         match ours.as_slice() {
             [only] => {
                 self.live = Live::Pending(JournalEvent::Adopted {
@@ -724,6 +839,13 @@ impl Submission {
                 let since = *self.clean_since.get_or_insert(now);
                 let settled = now.saturating_sub(since) >= self.options.settle;
                 let fact = if self.clean >= self.options.settle_listings && settled {
+                    if !can_fence {
+                        let reason = "no batch of this chunk showed in the provider's list, and nothing can keep \
+                                      its create from running late"
+                            .to_owned();
+                        self.hold(reason);
+                        return;
+                    }
                     self.lost += 1;
                     if self.lost >= MAX_LOST {
                         let message = format!("create the batch: {MAX_LOST} creates had no effect");
@@ -810,10 +932,11 @@ impl Submission {
         }
         match snapshot.status {
             BatchStatus::Failed if snapshot.files.is_empty() => {
-                let input_gone = snapshot
-                    .faults
-                    .iter()
-                    .any(|fault| fault.param.as_deref() == Some("file_id"));
+                let input_gone = !self.terms.inline
+                    && snapshot
+                        .faults
+                        .iter()
+                        .any(|fault| fault.param.as_deref() == Some("file_id"));
                 let tag = tag.clone();
                 let next = input_gone.then(|| self.on_input_gone(&tag, now)).flatten();
                 self.live = match next {
@@ -927,7 +1050,9 @@ impl Submission {
 
     /// Changes the phase by a durable fact.
     fn fold(&mut self, fact: &JournalEvent) {
-        if let JournalEvent::UploadIntent { tag } = fact {
+        if let JournalEvent::UploadIntent { tag } | JournalEvent::CreateIntent { tag, .. } = fact
+            && !self.tags.contains(tag)
+        {
             self.tags.push(tag.clone());
         }
         let phase = match fact {
@@ -963,6 +1088,9 @@ impl Submission {
                     cancel: false,
                     fenced,
                     collected: false,
+                    provisional: self.terms.by_requests
+                        && matches!(fact, JournalEvent::Adopted { .. })
+                        && handle.input.0.is_empty(),
                 }
             }
             JournalEvent::CreateRefused {

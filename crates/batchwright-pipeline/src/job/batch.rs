@@ -6,7 +6,8 @@ use super::{
 use async_trait::async_trait;
 use batchwright_core::{
     BatchProvider, ByteStream, Ending, Error, ErrorKind, JournalEntry, JournalEvent, Outcome,
-    PriceTable, Request, Result, SealedBatch, SubmissionLog, Timestamp, WireId, WirePrefix,
+    PriceTable, Purchases, Request, Result, SealedBatch, SubmissionLog, Timestamp, WireId,
+    WirePrefix,
 };
 use batchwright_ledger::{
     ChunkPhase, ChunkWriter, Ledger, OutcomeLog, OutcomeRecord, RowIds, RowSet,
@@ -341,6 +342,10 @@ impl SubmissionLog for LedgerStore {
     async fn entries(&self, chunk: u32) -> Result<Vec<JournalEntry>> {
         self.ledger.entries(chunk).await
     }
+
+    async fn purchases(&self) -> Result<Purchases> {
+        self.ledger.purchases().await
+    }
 }
 
 #[async_trait]
@@ -453,7 +458,7 @@ impl Merging {
         let mut fresh = RowSet::new();
         let mut bulk = self.log.bulk();
         let mut line = Vec::new();
-        let missing = self.outcomes(&merge, &ids, &mut |row, outcome| {
+        let (missing, foreign) = self.outcomes(&merge, &ids, &mut |row, outcome| {
             // A merge is done again after a crash, or when lines were missing; what was given stays.
             if self
                 .given
@@ -482,7 +487,7 @@ impl Merging {
                 Ok(())
             })?;
         }
-        Ok(MergeReport::new(all - missing, missing))
+        Ok(MergeReport::new(all - missing, missing).with_foreign(foreign))
     }
 
     fn record(&self, row: u64, outcome: &Outcome, ids: &RowIds, line: &mut Vec<u8>) {
@@ -496,13 +501,13 @@ impl Merging {
         );
     }
 
-    /// Visits every row's outcome once; returns how many rows have none.
+    /// Visits every row's outcome once; returns how many rows have none, and how many lines are another's.
     fn outcomes(
         &self,
         merge: &Merge,
         ids: &RowIds,
         visit: &mut dyn FnMut(u64, &Outcome) -> Result<()>,
-    ) -> Result<u64> {
+    ) -> Result<(u64, u64)> {
         let sealed = self
             .ledger
             .chunks()?
@@ -543,7 +548,7 @@ impl Merging {
                 }
             }
         }
-        Ok(0)
+        Ok((0, 0))
     }
 
     /// Visits successes, and everything else only where every row has a line that can be read: another
@@ -552,7 +557,7 @@ impl Merging {
         &self,
         join: impl Fn() -> Join<'j>,
         visit: &mut dyn FnMut(u64, &Outcome) -> Result<()>,
-    ) -> Result<u64> {
+    ) -> Result<(u64, u64)> {
         let (mut unreadable, mut others) = (0, 0);
         let mut first = join();
         self.join(&mut first, &mut |row, outcome| {
@@ -567,7 +572,7 @@ impl Merging {
         if missing == 0 && others > 0 {
             self.join(&mut join(), visit)?;
         }
-        Ok(missing)
+        Ok((missing, first.report().foreign))
     }
 
     /// Visits every row's outcome that a file holds a line for.

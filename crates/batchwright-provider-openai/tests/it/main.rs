@@ -473,6 +473,6 @@ fn what_it_can_do_is_data_and_it_crosses_threads() {
     let batch = capability.batch.as_ref().unwrap();
     assert_eq!(batch.max_requests, 50_000);
     assert!(batch.max_bytes < 200_000_000);
-    assert!(!batch.newest_first && batch.one_model && batch.cancel);
+    assert!(batch.one_model && batch.cancel);
     assert_eq!(ChatProvider::name(&openai), "openai");
 }

@@ -90,7 +90,10 @@ struct World {
     lag: Duration,
     page: usize,
     fence_works: bool,
-    can_list: bool,
+    terms: Terms,
+    others: Others,
+    /// Lines under other ids, in every download.
+    foreign: u64,
     /// Whether no other batch of ours takes room.
     alone: bool,
     cancel: CancelMode,
@@ -140,7 +143,12 @@ impl World {
             lag: Duration::ZERO,
             page: 20,
             fence_works: true,
-            can_list: true,
+            terms: Terms {
+                can_list: true,
+                ..Terms::default()
+            },
+            others: Others::default(),
+            foreign: 0,
             alone: false,
             cancel: CancelMode::Works,
             cancels: 0,
@@ -194,7 +202,7 @@ impl World {
     fn process(&mut self, crash: Option<Crash>) -> Option<End> {
         let mut machine = Submission::restore(
             self.journal.iter().cloned(),
-            self.can_list,
+            self.terms,
             self.options.clone(),
         );
         machine.set_alone(self.alone);
@@ -223,6 +231,9 @@ impl World {
             if let Some(crash) = crash {
                 self.now += crash.downtime;
                 return None;
+            }
+            if machine.wants_others() {
+                machine.set_others(self.others.clone());
             }
             machine.on(event, self.now, 0.5);
         }
@@ -254,7 +265,7 @@ impl World {
     }
 
     fn commit(&mut self, mut batch: Batch) {
-        let there = self.files.iter().any(|(_, input)| *input == batch.input);
+        let there = self.terms.inline || self.files.iter().any(|(_, input)| *input == batch.input);
         if !there && self.fence_works {
             batch.fate = Fate::InputGone;
         }
@@ -347,6 +358,7 @@ impl World {
                     return Event::Merged {
                         rows: ROWS - missing,
                         missing,
+                        foreign: self.foreign,
                     };
                 };
                 self.merges.push(match missing {
@@ -356,6 +368,7 @@ impl World {
                 Event::Merged {
                     rows: ROWS,
                     missing: 0,
+                    foreign: 0,
                 }
             }
             Effect::Close(close) => {
@@ -369,6 +382,7 @@ impl World {
                 Event::Merged {
                     rows: ROWS,
                     missing: 0,
+                    foreign: 0,
                 }
             }
             Effect::WaitUntil(instant) => {
@@ -430,7 +444,10 @@ impl World {
     fn listed(&self, mark: &ListMark) -> Vec<BatchSummary> {
         let summary = |batch: &Batch| {
             let handle = BatchHandle::new("model", batch.id.clone(), batch.input.clone());
-            BatchSummary::new(handle, self.status(batch), batch.tag.clone(), None)
+            let requests = self.terms.by_requests.then_some(ROWS);
+            // Where only the number of requests tells, nothing else does.
+            let tag = batch.tag.clone().filter(|_| !self.terms.by_requests);
+            BatchSummary::new(handle, self.status(batch), tag, None).with_requests(requests)
         };
         let shown = |batch: &&Batch| batch.at + self.lag <= self.now;
         let all = self.batches.iter().rev().filter(shown).map(summary);

@@ -28,9 +28,9 @@ fn scenarios() -> Vec<Scenario> {
     let mut lagging = World::creating([AnswerLost]);
     lagging.lag = 2 * MINUTE;
     let mut blind = World::creating([Answered]);
-    blind.can_list = false;
+    blind.terms.can_list = false;
     let mut blind_lost = World::creating([AnswerLost]);
-    blind_lost.can_list = false;
+    blind_lost.terms.can_list = false;
     let mut full_then_lost = World::creating([Answered, AnswerLost]);
     full_then_lost.fates.push_back(Fate::QueueFull);
     // The failed batch is not on the first page, so that the mark does not know it (F-116).
@@ -339,7 +339,7 @@ proptest! {
         world.bad_reads.extend(bad_reads);
         world.lag = Duration::from_secs(lag);
         world.page = page;
-        world.can_list = can_list;
+        world.terms.can_list = can_list;
         world.cancel_at = cancel_at.map(Duration::from_secs);
         world.cancel = cancel;
         world.missing = missing;
