@@ -4,6 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value;
+
+use crate::face::Face;
 use crate::faults::FaultRule;
 
 /// How an emulator behaves; every setting has a default that suits a test on one machine.
@@ -32,6 +35,8 @@ pub struct EmulatorConfig {
     pub latency: Duration,
     /// Whether lists of batches begin with the newest. Default true, as seen at the vendor though not promised.
     pub newest_first: bool,
+    /// Options of faces that have some, as their README tables list them. Default none.
+    pub face_options: Vec<(Face, Value)>,
     /// Fault rules in force from the start. Default none.
     pub faults: Vec<FaultRule>,
 }
@@ -107,6 +112,13 @@ impl EmulatorConfig {
         self
     }
 
+    /// Sets options of a face, an object as `POST /emulator/faces/NAME` takes it.
+    #[must_use]
+    pub fn with_face_options(mut self, face: Face, options: Value) -> Self {
+        self.face_options.push((face, options));
+        self
+    }
+
     /// Sets the fault rules in force from the start.
     #[must_use]
     pub fn with_faults(mut self, faults: Vec<FaultRule>) -> Self {
@@ -128,6 +140,7 @@ impl Default for EmulatorConfig {
             pace: BatchPace::default(),
             latency: Duration::ZERO,
             newest_first: true,
+            face_options: Vec::new(),
             faults: Vec::new(),
         }
     }
@@ -146,6 +159,7 @@ impl std::fmt::Debug for EmulatorConfig {
             .field("pace", &self.pace)
             .field("latency", &self.latency)
             .field("newest_first", &self.newest_first)
+            .field("face_options", &self.face_options)
             .field("faults", &self.faults.len())
             .finish()
     }

@@ -16,6 +16,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::clock::{Span, rfc3339, seconds};
 use crate::engine::Engine;
+use crate::face::{self, Face};
 use crate::faults::FaultScript;
 use crate::server::{read_body, run_late_calls};
 
@@ -40,6 +41,7 @@ pub(crate) async fn handle(engine: &Arc<Engine>, request: Request) -> Response {
         (&Method::GET, "/emulator/invoice") => invoice(engine).await,
         (&Method::GET, "/emulator/requests") => Ok(json(&engine.traffic.to_json())),
         (&Method::POST, "/emulator/reset") => reset(engine).await,
+        (method, path) if path.starts_with(FACES) => Ok(options(engine, method, path, &body)),
         (_, path) => Ok(problem(
             StatusCode::NOT_FOUND,
             &format!("no control endpoint {} {path}", parts.method),
@@ -49,14 +51,40 @@ pub(crate) async fn handle(engine: &Arc<Engine>, request: Request) -> Response {
 }
 
 fn index() -> Value {
+    let faces: serde_json::Map<String, Value> = Face::ALL
+        .iter()
+        .map(|face| (face.name().to_owned(), face.base_path().into()))
+        .collect();
     json!({
-        "faces": {"openai": "/openai/v1"},
+        "faces": faces,
         "control": [
             "GET /emulator/clock", "POST /emulator/clock",
             "GET /emulator/faults", "POST /emulator/faults", "DELETE /emulator/faults",
+            "GET /emulator/faces/NAME", "POST /emulator/faces/NAME",
             "GET /emulator/invoice", "GET /emulator/requests", "POST /emulator/reset",
         ],
     })
+}
+
+const FACES: &str = "/emulator/faces/";
+
+/// The options of a face: read, or set.
+fn options(engine: &Engine, method: &Method, path: &str, body: &[u8]) -> Response {
+    let Some(face) = Face::named(&path[FACES.len()..]) else {
+        return problem(StatusCode::NOT_FOUND, "no such face");
+    };
+    let service = face::service(face);
+    if method == Method::POST {
+        let set = serde_json::from_slice(body)
+            .map_err(|error| error.to_string())
+            .and_then(|options| service.set_options(engine, &options));
+        if let Err(error) = set {
+            return problem(StatusCode::BAD_REQUEST, &error);
+        }
+    } else if method != Method::GET {
+        return problem(StatusCode::METHOD_NOT_ALLOWED, "GET or POST");
+    }
+    json(&service.options(engine))
 }
 
 fn clock(engine: &Engine) -> Value {

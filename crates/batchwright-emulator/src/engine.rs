@@ -1,5 +1,6 @@
 //! What all faces share: the clock, the stores, the invoice, the faults, the limits.
 
+use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::fs;
 use std::io;
@@ -11,7 +12,6 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::{Method, request};
 use jiff::Timestamp;
-use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
@@ -19,10 +19,11 @@ use crate::batch::{self, BatchCell, BatchRecord, BatchState};
 use crate::clock::VirtualClock;
 use crate::config::EmulatorConfig;
 use crate::error::{EmulatorError, Result};
-use crate::face;
+use crate::face::{self, RouteName};
 use crate::faults::FaultBook;
 use crate::invoice::{self, Invoice, InvoiceLine};
 use crate::limits::Limiter;
+use crate::seed::{hex, sha256};
 use crate::store::{FileStore, make_dir, read_records, write_record};
 
 /// Everything behind the faces.
@@ -38,6 +39,8 @@ pub(crate) struct Engine {
     pub(crate) sequence: Sequence,
     pub(crate) traffic: Traffic,
     pub(crate) late: LateCalls,
+    /// What faces keep in memory, one value per type.
+    states: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     /// One settlement at a time.
     settling: Mutex<()>,
     /// Last, so that the folder goes after everything that has files open in it.
@@ -70,6 +73,7 @@ impl Engine {
             sequence: Sequence::new(saved.sequence),
             traffic: Traffic::default(),
             late: LateCalls::default(),
+            states: Mutex::default(),
             settling: Mutex::new(()),
             dir,
             config,
@@ -78,12 +82,47 @@ impl Engine {
             path: engine.dir.path.clone(),
             source,
         })?;
+        engine.apply_face_options()?;
         Ok(engine)
     }
 
     /// The folder everything is in.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir.path
+    }
+
+    #[allow(dead_code, reason = "for faces that remember something")]
+    /// What a face keeps in memory under a type of its own; made at the first call, forgotten by a reset.
+    pub(crate) fn state<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = states
+            .entry(TypeId::of::<T>())
+            .or_insert_with(|| Arc::new(T::default()));
+        Arc::clone(state)
+            .downcast()
+            .expect("a state is kept under its own type")
+    }
+
+    fn apply_face_options(&self) -> Result<()> {
+        for (face, options) in &self.config.face_options {
+            face::service(*face)
+                .set_options(self, options)
+                .map_err(|problem| EmulatorError::FaceOptions {
+                    face: face.name(),
+                    problem,
+                })?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a new batch. `lines` is a file of input lines when the rows came with the creation.
+    pub(crate) fn create_batch(
+        &self,
+        mut record: BatchRecord,
+        lines: Option<&Path>,
+    ) -> io::Result<Arc<BatchCell>> {
+        record.inline = lines.is_some();
+        self.batches.insert(record, lines)
     }
 
     /// Saves the clock and the sequence.
@@ -176,19 +215,17 @@ impl Engine {
         self.invoice.clear()?;
         self.limiter.clear();
         self.traffic.clear();
-        Ok(())
+        self.states
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        self.apply_face_options().map_err(io::Error::other)
     }
 }
 
 /// A key as it appears in records and on the invoice.
 pub(crate) fn fingerprint(key: &str) -> String {
-    let digest = digest::digest(&digest::SHA256, key.as_bytes());
-    let mut text = String::with_capacity(12);
-    for byte in &digest.as_ref()[..6] {
-        use std::fmt::Write as _;
-        write!(text, "{byte:02x}").expect("writing to a string does not fail");
-    }
-    text
+    hex(&sha256(key.as_bytes())[..6])
 }
 
 /// Numbers that never come twice, also over restarts: they are reserved on disk in blocks.
@@ -320,7 +357,7 @@ impl BatchStore {
             dir: dir.clone(),
         };
         for record in read_records::<BatchRecord>(&dir)? {
-            let cell = store.put(record);
+            let cell = store.put(BatchCell::new(&dir, record));
             cell.recover().map_err(|source| EmulatorError::Data {
                 path: dir.clone(),
                 source,
@@ -329,11 +366,13 @@ impl BatchStore {
         Ok(store)
     }
 
-    /// Adds a new batch.
-    pub(crate) fn insert(&self, record: BatchRecord) -> io::Result<Arc<BatchCell>> {
-        let cell = self.put(record);
+    fn insert(&self, record: BatchRecord, lines: Option<&Path>) -> io::Result<Arc<BatchCell>> {
+        let cell = BatchCell::new(&self.dir, record);
+        if let Some(lines) = lines {
+            cell.take_input(lines)?;
+        }
         cell.persist()?;
-        Ok(cell)
+        Ok(self.put(cell))
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<Arc<BatchCell>> {
@@ -376,9 +415,9 @@ impl BatchStore {
             .max()
     }
 
-    fn put(&self, record: BatchRecord) -> Arc<BatchCell> {
-        let (id, sequence) = (record.id.clone(), record.sequence);
-        let cell = Arc::new(BatchCell::new(&self.dir, record));
+    fn put(&self, cell: BatchCell) -> Arc<BatchCell> {
+        let (id, sequence) = cell.with(|record| (record.id.clone(), record.sequence));
+        let cell = Arc::new(cell);
         let mut index = self.lock();
         index.by_id.insert(id, sequence);
         index.in_order.insert(sequence, Arc::clone(&cell));
@@ -393,14 +432,14 @@ impl BatchStore {
 /// Counts of calls and connections.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
-    calls: Mutex<HashMap<(Method, &'static str), u64>>,
+    calls: Mutex<HashMap<(Method, RouteName), u64>>,
     other_calls: AtomicU64,
     pub(crate) connections: Gauge,
     pub(crate) in_flight: Gauge,
 }
 
 impl Traffic {
-    pub(crate) fn count(&self, method: &Method, route: Option<&'static str>) {
+    pub(crate) fn count(&self, method: &Method, route: Option<RouteName>) {
         match route {
             Some(route) => {
                 let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
@@ -417,7 +456,7 @@ impl Traffic {
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         calls
             .iter()
-            .filter(|((m, r), _)| m.as_str() == method && *r == route)
+            .filter(|((m, r), _)| m.as_str() == method && r.is(route))
             .map(|(_, count)| count)
             .sum()
     }
@@ -429,7 +468,7 @@ impl Traffic {
         let rows: Vec<_> = rows
             .into_iter()
             .map(|((method, route), count)| {
-                serde_json::json!({"method": method.as_str(), "path": route, "count": count})
+                serde_json::json!({"method": method.as_str(), "path": route.to_string(), "count": count})
             })
             .collect();
         serde_json::json!({

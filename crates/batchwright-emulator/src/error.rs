@@ -32,6 +32,14 @@ pub enum EmulatorError {
         /// Where its JSON goes wrong.
         source: serde_json::Error,
     },
+    /// A face refuses the options it was given.
+    #[error("set the options of the face {face}: {problem}")]
+    FaceOptions {
+        /// The face's name.
+        face: &'static str,
+        /// What is wrong with them.
+        problem: String,
+    },
     /// A fault script is not valid.
     #[error("read the fault script")]
     Faults(#[source] serde_json::Error),

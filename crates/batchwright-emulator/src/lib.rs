@@ -2,6 +2,7 @@
 
 mod answer;
 mod batch;
+mod chat;
 mod clock;
 mod config;
 mod connection;
@@ -14,6 +15,7 @@ mod faults;
 mod instance;
 mod invoice;
 mod limits;
+mod model;
 mod results;
 mod seed;
 mod server;

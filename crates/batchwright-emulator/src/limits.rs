@@ -1,4 +1,4 @@
-//! Rate limits: token buckets per key and model, and a bound on open requests per key.
+//! Rate limits: token buckets per face, key and model, and a bound on open requests per key.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ pub(crate) struct Limiter {
 
 #[derive(Debug, Default)]
 struct State {
-    buckets: HashMap<(String, &'static str), Buckets>,
+    buckets: HashMap<(&'static str, String, &'static str), Buckets>,
     in_flight: HashMap<String, u64>,
 }
 
@@ -82,6 +82,7 @@ impl Limiter {
     /// Lets a request in, or says why not. `now` is [`crate::clock::VirtualClock::limit_now`].
     pub(crate) fn admit(
         &self,
+        face: &'static str,
         key: &str,
         model: &'static str,
         tokens: u64,
@@ -99,7 +100,7 @@ impl Limiter {
         let mut state = lock(&self.state);
         let buckets = state
             .buckets
-            .entry((key.to_owned(), model))
+            .entry((face, key.to_owned(), model))
             .or_insert_with(|| Buckets {
                 requests: Bucket::full(requests_per_minute.unwrap_or(PLENTY_REQUESTS), now),
                 tokens: Bucket::full(tokens_per_minute.unwrap_or(PLENTY_TOKENS), now),
@@ -145,7 +146,7 @@ impl Limiter {
             *open += 1;
             guard.held = Some((key.to_owned(), Arc::clone(&self.state)));
         }
-        state.buckets.insert((key.to_owned(), model), taken);
+        state.buckets.insert((face, key.to_owned(), model), taken);
         Ok((taken.room(), guard))
     }
 }
@@ -264,24 +265,26 @@ mod tests {
     #[test]
     fn f_001_requests_run_out_and_come_back_evenly() {
         let limiter = Limiter::new(Limits::default().with_requests_per_minute(2));
-        assert!(limiter.admit("k", "m", 1, at(0)).is_ok());
-        assert!(limiter.admit("k", "m", 1, at(0)).is_ok());
-        let refusal = limiter.admit("k", "m", 1, at(0)).expect_err("empty");
+        assert!(limiter.admit("f", "k", "m", 1, at(0)).is_ok());
+        assert!(limiter.admit("f", "k", "m", 1, at(0)).is_ok());
+        let refusal = limiter.admit("f", "k", "m", 1, at(0)).expect_err("empty");
         assert_eq!(refusal.kind, RefusalKind::Requests);
         assert_eq!(refusal.retry_after, at(30));
         assert_eq!(refusal.room.requests.reset, at(60));
-        assert!(limiter.admit("other", "m", 1, at(0)).is_ok());
-        assert!(limiter.admit("k", "m", 1, at(29)).is_err());
-        assert!(limiter.admit("k", "m", 1, at(30)).is_ok());
+        assert!(limiter.admit("f", "other", "m", 1, at(0)).is_ok());
+        assert!(limiter.admit("f", "k", "m", 1, at(29)).is_err());
+        assert!(limiter.admit("f", "k", "m", 1, at(30)).is_ok());
     }
 
     #[test]
     fn f_002_a_request_larger_than_the_limit_is_told_apart() {
         let limiter = Limiter::new(Limits::default().with_tokens_per_minute(100));
-        let large = limiter.admit("k", "m", 101, at(0)).expect_err("too large");
+        let large = limiter
+            .admit("f", "k", "m", 101, at(0))
+            .expect_err("too large");
         assert_eq!(large.kind, RefusalKind::TooLarge);
-        assert!(limiter.admit("k", "m", 100, at(0)).is_ok());
-        let empty = limiter.admit("k", "m", 50, at(0)).expect_err("empty");
+        assert!(limiter.admit("f", "k", "m", 100, at(0)).is_ok());
+        let empty = limiter.admit("f", "k", "m", 50, at(0)).expect_err("empty");
         assert_eq!(empty.kind, RefusalKind::Tokens);
         assert_eq!(empty.retry_after, at(30));
     }
@@ -289,10 +292,10 @@ mod tests {
     #[test]
     fn f_004_open_requests_are_bounded_per_key() {
         let limiter = Limiter::new(Limits::default().with_max_in_flight(1));
-        let held = limiter.admit("k", "m", 1, at(0)).expect("first");
-        let refusal = limiter.admit("k", "m", 1, at(0)).expect_err("second");
+        let held = limiter.admit("f", "k", "m", 1, at(0)).expect("first");
+        let refusal = limiter.admit("f", "k", "m", 1, at(0)).expect_err("second");
         assert_eq!(refusal.kind, RefusalKind::Concurrency);
         drop(held);
-        assert!(limiter.admit("k", "m", 1, at(0)).is_ok());
+        assert!(limiter.admit("f", "k", "m", 1, at(0)).is_ok());
     }
 }

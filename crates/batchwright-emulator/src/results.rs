@@ -10,7 +10,7 @@ use crate::faults::{Mutation, MutationKind};
 use crate::seed::Rng;
 
 /// What a results line looks like in one protocol.
-pub(crate) trait LineShape {
+pub(crate) trait LineShape: Send + Sync {
     /// The key of the caller's id.
     fn id_key(&self) -> &'static str;
     /// Empties a line's answer the way the vendor was seen to do.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::connect_info::ConnectInfo;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use futures::{Stream, StreamExt, stream};
@@ -42,9 +42,7 @@ async fn answer(engine: &Arc<Engine>, connection: &Connection, request: Request)
     if path == "/emulator" || path.starts_with("/emulator/") {
         return control::handle(engine, request).await;
     }
-    engine
-        .traffic
-        .count(request.method(), face::route_name(path));
+    engine.traffic.count(request.method(), face::route(path));
     if engine.faults.is_empty() {
         return face::handle(engine, request, Faults::default()).await;
     }
@@ -343,15 +341,6 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.traffic.in_flight.leave();
     }
-}
-
-/// The key of an `Authorization: Bearer` header.
-pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers
-        .get(header::AUTHORIZATION)?
-        .to_str()
-        .ok()?
-        .strip_prefix("Bearer ")
 }
 
 /// Reads a whole body of at most `limit` bytes; `None` when it is longer, `Some(Err)` when it breaks off.

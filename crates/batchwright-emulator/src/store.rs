@@ -1,5 +1,6 @@
 //! Files on disk: one data file and one record per uploaded or produced file, scoped per key.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
@@ -10,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{EmulatorError, Result};
+use crate::seed::{hex, sha256};
 
 /// What is known of a stored file; its bytes are beside it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,9 +33,10 @@ pub(crate) struct FileRecord {
 }
 
 impl FileRecord {
-    /// Whether a call with this key finds the file now.
-    pub(crate) fn is_there(&self, key: &str, now_ms: i64) -> bool {
-        self.key == key
+    /// Whether a call to this face with this key finds the file now.
+    pub(crate) fn is_there(&self, face: &str, key: &str, now_ms: i64) -> bool {
+        self.face == face
+            && self.key == key
             && self.visible_ms <= now_ms
             && self.expires_ms.is_none_or(|expires| now_ms < expires)
     }
@@ -67,7 +70,7 @@ impl FileStore {
 
     /// Where the bytes of a file are.
     pub(crate) fn data_path(&self, id: &str) -> PathBuf {
-        self.dir.join(format!("{id}.data"))
+        self.dir.join(format!("{}.data", name_of(id)))
     }
 
     /// A path for bytes that are still arriving.
@@ -78,24 +81,35 @@ impl FileStore {
     /// Takes over the bytes at `scratch` as the data of a new file.
     pub(crate) fn insert(&self, record: FileRecord, scratch: &Path) -> io::Result<Arc<FileRecord>> {
         fs::rename(scratch, self.data_path(&record.id))?;
-        write_record(&self.dir.join(format!("{}.json", record.id)), &record)?;
+        write_record(
+            &self.dir.join(format!("{}.json", name_of(&record.id))),
+            &record,
+        )?;
         let record = Arc::new(record);
         self.lock().insert(Arc::clone(&record));
         Ok(record)
     }
 
-    pub(crate) fn get(&self, key: &str, id: &str, now_ms: i64) -> Option<Arc<FileRecord>> {
+    pub(crate) fn get(
+        &self,
+        face: &str,
+        key: &str,
+        id: &str,
+        now_ms: i64,
+    ) -> Option<Arc<FileRecord>> {
         let index = self.lock();
         let record = index.in_order.get(index.by_id.get(id)?)?;
-        record.is_there(key, now_ms).then(|| Arc::clone(record))
+        record
+            .is_there(face, key, now_ms)
+            .then(|| Arc::clone(record))
     }
 
-    /// A key's files, oldest first.
-    pub(crate) fn list(&self, key: &str, now_ms: i64) -> Vec<Arc<FileRecord>> {
+    /// A key's files at a face, oldest first.
+    pub(crate) fn list(&self, face: &str, key: &str, now_ms: i64) -> Vec<Arc<FileRecord>> {
         self.lock()
             .in_order
             .values()
-            .filter(|record| record.is_there(key, now_ms) && record.listed_ms <= now_ms)
+            .filter(|record| record.is_there(face, key, now_ms) && record.listed_ms <= now_ms)
             .map(Arc::clone)
             .collect()
     }
@@ -106,7 +120,7 @@ impl FileStore {
             index.in_order.remove(&sequence);
         }
         drop(index);
-        remove_file(&self.dir.join(format!("{id}.json")))?;
+        remove_file(&self.dir.join(format!("{}.json", name_of(id))))?;
         remove_file(&self.data_path(id))
     }
 
@@ -136,6 +150,18 @@ impl Index {
             self.in_order.remove(&old);
         }
         self.in_order.insert(record.sequence, record);
+    }
+}
+
+/// What a file is called on disk: its id, or a hash of it when the id (an object's name, say) may be no file name.
+fn name_of(id: &str) -> Cow<'_, str> {
+    let plain = id
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    if plain && id.len() <= 100 {
+        Cow::Borrowed(id)
+    } else {
+        Cow::Owned(format!("name.{}", hex(&sha256(id.as_bytes()))))
     }
 }
 

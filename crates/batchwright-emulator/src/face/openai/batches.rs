@@ -8,9 +8,10 @@ use serde_json::{Map, Value};
 use super::body::Endpoint;
 use super::error::{ApiError, INVALID};
 use super::realtime::read;
-use super::{Call, Query, Rows, disk_error, json, page};
-use crate::batch::{BatchRecord, BatchRows as _, BatchState, Checkpoint};
+use super::{Call, disk_error, limit, page};
+use crate::batch::BatchRecord;
 use crate::clock::seconds;
+use crate::face::wire::{Query, json};
 use crate::faults::{BatchFailure, Counts};
 use crate::seed::id;
 
@@ -80,12 +81,10 @@ struct Reasoning {
 impl BatchObject {
     fn new(record: BatchRecord, now_ms: i64) -> Self {
         let at = |ms: Option<i64>| ms.map(seconds);
-        let shown = record.shown_state();
-        let invented = record.quirks.invented_state().filter(|(_, ms)| {
-            shown == BatchState::InProgress
-                && record.in_progress_ms.is_some_and(|from| now_ms < from + ms)
-        });
-        let status = invented.map_or_else(|| shown.name().to_owned(), |(name, _)| name.to_owned());
+        let status = record
+            .invented_state(now_ms)
+            .unwrap_or(record.shown_state().name())
+            .to_owned();
         let shows_files = record.shows_files(now_ms);
         let usage = record.done.usage;
         Self {
@@ -133,39 +132,28 @@ pub(super) async fn create(call: &Call<'_>, body: Body) -> Result<Response, ApiE
     let asked = Asked::read(&body)?;
     let engine = call.engine;
     let created_ms = call.now_ms();
-    let record = BatchRecord {
-        id: id("batch_", engine.config.seed, 2, call.sequence),
-        sequence: call.sequence,
-        face: super::NAME.to_owned(),
-        key: call.key.clone(),
-        endpoint: asked.endpoint,
-        input_file_id: asked.input_file_id,
-        metadata: asked.metadata,
-        results_live_ms: asked
-            .results_live_s
-            .map_or(Rows.results_live_ms(), |seconds| seconds * 1000),
+    let mut record = BatchRecord::new(
+        call.dialect().name,
+        call.key.clone(),
+        id(
+            call.dialect().batch_id,
+            engine.config.seed,
+            2,
+            call.sequence,
+        ),
+        call.sequence,
         created_ms,
-        expires_ms: created_ms + DAY_MS,
-        quirks: call.faults.quirks(),
-        state: BatchState::Validating,
-        model: None,
-        in_progress_ms: None,
-        finalizing_ms: None,
-        completed_ms: None,
-        failed_ms: None,
-        expired_ms: None,
-        cancelling_ms: None,
-        cancelled_ms: None,
-        errors: Vec::new(),
-        total: 0,
-        tokens: 0,
-        done: Checkpoint::default(),
-        output_file_id: None,
-        error_file_id: None,
-    };
+        created_ms + DAY_MS,
+        call.faults.quirks(),
+    );
+    record.endpoint = asked.endpoint;
+    record.input_file_id = asked.input_file_id;
+    record.metadata = asked.metadata;
+    if let Some(seconds) = asked.results_live_s {
+        record.results_live_ms = seconds * 1000;
+    }
     let cell = engine
-        .batches
-        .insert(record)
+        .create_batch(record, None)
         .map_err(|error| disk_error(&error))?;
     Ok(json(&BatchObject::new(cell.record(), created_ms)))
 }
@@ -302,7 +290,7 @@ pub(super) fn get(call: &Call<'_>, id: &str) -> Result<Response, ApiError> {
 
 pub(super) fn list(call: &Call<'_>, query: &str) -> Result<Response, ApiError> {
     let query = Query::parse(query);
-    let limit = query.limit(20, 100)?;
+    let limit = limit(&query, 20, 100)?;
     let now_ms = call.now_ms();
     let mut objects: Vec<BatchObject> = call
         .engine
@@ -310,7 +298,7 @@ pub(super) fn list(call: &Call<'_>, query: &str) -> Result<Response, ApiError> {
         .all()
         .iter()
         .map(|cell| cell.record())
-        .filter(|record| record.is_there(&call.key, now_ms) && record.is_listed(now_ms))
+        .filter(|record| record.is_there(call.dialect().name, &call.key, now_ms) && record.is_listed(now_ms))
         .map(|record| BatchObject::new(record, now_ms))
         .collect();
     if call.engine.config.newest_first {
@@ -346,6 +334,6 @@ fn find(
     call.engine
         .batches
         .get(id)
-        .filter(|cell| cell.with(|record| record.is_there(&call.key, now_ms)))
+        .filter(|cell| cell.with(|record| record.is_there(call.dialect().name, &call.key, now_ms)))
         .ok_or_else(|| ApiError::no_batch(id))
 }

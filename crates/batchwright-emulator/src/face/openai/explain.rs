@@ -4,10 +4,11 @@ use serde_json::{Map, Value};
 
 use super::body::{Endpoint, MAX_INPUTS, ROLES, is_one};
 use super::error::{ApiError, INVALID};
-use super::models::{Model, ModelKind};
+use super::dialect::Dialect;
+use crate::model::{Model, ModelKind};
 
 /// The error answer to a body that the typed pass refused.
-pub(super) fn explain(endpoint: Endpoint, body: &[u8]) -> ApiError {
+pub(super) fn explain(dialect: &Dialect, endpoint: Endpoint, body: &[u8]) -> ApiError {
     let Ok(body) = serde_json::from_slice::<Value>(body) else {
         return ApiError::new(
             400,
@@ -19,7 +20,7 @@ pub(super) fn explain(endpoint: Endpoint, body: &[u8]) -> ApiError {
     let Value::Object(body) = body else {
         return ApiError::new(400, INVALID, None, "The JSON body is not an object.");
     };
-    match find(endpoint, &body) {
+    match find(dialect, endpoint, &body) {
         Err(error) => error,
         Ok(()) => ApiError::new(400, INVALID, None, "The JSON body is not as expected."),
     }
@@ -120,7 +121,7 @@ const EMBEDDINGS: &[(&str, Kind)] = &[
     ("user", Text),
 ];
 
-fn find(endpoint: Endpoint, body: &Map<String, Value>) -> Result<(), ApiError> {
+fn find(dialect: &Dialect, endpoint: Endpoint, body: &Map<String, Value>) -> Result<(), ApiError> {
     let (known, prompt) = match endpoint {
         Endpoint::Chat => (CHAT, "messages"),
         Endpoint::Responses => (RESPONSES, "input"),
@@ -150,7 +151,8 @@ fn find(endpoint: Endpoint, body: &Map<String, Value>) -> Result<(), ApiError> {
         .get("model")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    let model = Model::find(name)
+    let model = dialect
+        .model(name)
         .filter(|model| endpoint.serves(model))
         .ok_or_else(|| ApiError::model_not_found(name))?;
     match endpoint {
@@ -373,6 +375,7 @@ fn sampling(endpoint: Endpoint, model: &Model, body: &Map<String, Value>) -> Res
 
 #[cfg(test)]
 mod tests {
+    use super::super::OPENAI;
     use super::super::body::prepare;
     use super::*;
 
@@ -452,7 +455,7 @@ mod tests {
                 "unsupported_value",
             ),
         ] {
-            let error = prepare(Endpoint::Chat, body.as_bytes(), 0).expect_err(&body);
+            let error = prepare(&OPENAI, Endpoint::Chat, body.as_bytes(), 0).expect_err(&body);
             assert_eq!(error.status, 400, "{body}");
             assert_eq!(error.param.as_deref(), Some(param), "{body}");
             assert_eq!(error.code, Some(code), "{body}");
@@ -492,7 +495,7 @@ mod tests {
                     OneOf(words) => &format!("{:?}", words[0]),
                 };
                 let body = format!("{start}\"{name}\":{value}}}");
-                let prepared = prepare(endpoint, body.as_bytes(), 0);
+                let prepared = prepare(&OPENAI, endpoint, body.as_bytes(), 0);
                 assert!(prepared.is_ok(), "{body}: {prepared:?}");
             }
         }

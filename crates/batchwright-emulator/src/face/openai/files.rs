@@ -1,25 +1,22 @@
 //! The files endpoints: upload, get, list, content, delete.
 
-use std::io::SeekFrom;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::multipart::{Field, Multipart};
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufWriter};
-use tokio_util::io::ReaderStream;
+use tokio::io::{AsyncWriteExt, BufWriter};
 
 use super::error::{ApiError, INVALID};
-use super::{Call, Query, disk_error, json as json_response, page};
+use super::{Call, disk_error, limit, page};
 use crate::clock::seconds;
 use crate::control::block;
+use crate::face::download::{self, Download, Scratch};
+use crate::face::wire::{Query, json as json_response};
 use crate::faults::FaultAction;
-use crate::results;
 use crate::seed::id;
 use crate::store::FileRecord;
 
@@ -101,19 +98,6 @@ struct Arrived {
     scratch: Scratch,
 }
 
-/// A file that goes when the upload comes to nothing.
-#[derive(Default)]
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Gone already when the upload was stored; a leftover goes at the next start.
-        if let Err(error) = crate::store::remove_file(&self.0) {
-            tracing::debug!(%error, "could not remove a scratch file");
-        }
-    }
-}
-
 impl Arrived {
     async fn take(&mut self, mut field: Field<'_>) -> Result<(), ApiError> {
         match field.name().unwrap_or_default() {
@@ -183,9 +167,9 @@ impl Arrived {
             .or((purpose == "batch").then_some(THIRTY_DAYS_S));
         let created_ms = call.now_ms();
         let mut record = FileRecord {
-            id: id("file-", call.engine.config.seed, 1, call.sequence),
+            id: id(call.dialect().file_id, call.engine.config.seed, 1, call.sequence),
             sequence: call.sequence,
-            face: super::NAME.to_owned(),
+            face: call.dialect().name.to_owned(),
             key: call.key.clone(),
             bytes: self.bytes,
             created_ms,
@@ -243,8 +227,11 @@ fn lifetime(anchor: Option<&str>, seconds: Option<&str>) -> Result<Option<i64>, 
 
 pub(super) fn list(call: &Call<'_>, query: &str) -> Result<Response, ApiError> {
     let query = Query::parse(query);
-    let limit = query.limit(10_000, 10_000)?;
-    let mut records = call.engine.files.list(&call.key, call.now_ms());
+    let limit = limit(&query, 10_000, 10_000)?;
+    let mut records = call
+        .engine
+        .files
+        .list(call.dialect().name, &call.key, call.now_ms());
     if let Some(purpose) = query.get("purpose") {
         records.retain(|record| record.purpose == purpose);
     }
@@ -284,7 +271,7 @@ pub(super) fn delete(call: &Call<'_>, id: &str) -> Result<Response, ApiError> {
 fn find(call: &Call<'_>, id: &str) -> Result<Arc<FileRecord>, ApiError> {
     call.engine
         .files
-        .get(&call.key, id, call.now_ms())
+        .get(call.dialect().name, &call.key, id, call.now_ms())
         .ok_or_else(|| ApiError::no_file(id))
 }
 
@@ -295,133 +282,21 @@ pub(super) async fn content(
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
     let record = find(call, id)?;
-    let engine = call.engine;
-    let mutations = call.faults.mutations();
-    // Keeps a spoiled copy until the answer has the file open.
-    let spoiled;
-    let (path, bytes) = if mutations.is_empty() {
-        (engine.files.data_path(&record.id), record.bytes)
-    } else {
-        spoiled = Scratch(engine.files.scratch_path(call.sequence));
-        let (from, to) = (engine.files.data_path(&record.id), spoiled.0.clone());
-        let mutations: Vec<_> = mutations.into_iter().cloned().collect();
-        let seed = crate::seed::mix(engine.config.seed, call.sequence);
-        let bytes = block(move || {
-            let mutations: Vec<_> = mutations.iter().collect();
-            results::copy(&from, &to, seed, false, &mutations, &super::Rows)
-        })
-        .await
-        .map_err(|error| disk_error(&error))?;
-        (spoiled.0.clone(), bytes)
-    };
-    let mut file = tokio::fs::File::open(&path)
-        .await
-        .map_err(|error| disk_error(&error))?;
-    let ignore_range = call
-        .faults
-        .actions
-        .iter()
-        .any(|action| matches!(action, FaultAction::IgnoreRange));
-    let range = if ignore_range {
-        Range::Whole
-    } else {
-        Range::of(headers, bytes)
-    };
-    let (from, len) = match range {
-        Range::Whole => (0, bytes),
-        Range::Part { from, len } => (from, len),
-        Range::Beyond => {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
-            if let Ok(value) = HeaderValue::try_from(format!("bytes */{bytes}")) {
-                response.headers_mut().insert(header::CONTENT_RANGE, value);
-            }
-            return Ok(response);
-        }
-    };
-    if from > 0 {
-        file.seek(SeekFrom::Start(from))
-            .await
-            .map_err(|error| disk_error(&error))?;
-    }
-    let body = ReaderStream::with_capacity(file.take(len), 128 << 10);
-    let mut response = Response::new(Body::from_stream(body));
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/octet-stream"),
-    );
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
+    let mut response = download::send(&Download {
+        engine: call.engine,
+        file: &record,
+        headers,
+        faults: &call.faults,
+        sequence: call.sequence,
+        shape: call.family,
+    })
+    .await
+    .map_err(|error| disk_error(&error))?;
     let name = format!("attachment; filename=\"{}\"", record.filename);
     if let Ok(name) = HeaderValue::try_from(name) {
-        headers.insert(header::CONTENT_DISPOSITION, name);
-    }
-    if let Range::Part { from, len } = range {
-        let value = format!("bytes {from}-{}/{bytes}", from + len - 1);
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(header::CONTENT_RANGE, value);
-        }
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        response
+            .headers_mut()
+            .insert(header::CONTENT_DISPOSITION, name);
     }
     Ok(response)
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Range {
-    Whole,
-    Part { from: u64, len: u64 },
-    Beyond,
-}
-
-impl Range {
-    /// One range of bytes; several, or another unit, mean the whole file.
-    fn of(headers: &HeaderMap, bytes: u64) -> Self {
-        let asked = headers
-            .get(header::RANGE)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("bytes="))
-            .and_then(|value| value.split_once('-'));
-        let Some((from, to)) = asked else {
-            return Self::Whole;
-        };
-        let (from, end) = match (from.parse::<u64>(), to.parse::<u64>()) {
-            (Ok(from), Ok(to)) if from <= to => (from, to.saturating_add(1).min(bytes)),
-            (Ok(from), Err(_)) if to.is_empty() => (from, bytes),
-            (Err(_), Ok(last)) if from.is_empty() => (bytes.saturating_sub(last), bytes),
-            _ => return Self::Whole,
-        };
-        if from >= end {
-            return Self::Beyond;
-        }
-        Self::Part {
-            from,
-            len: end - from,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_read_as_http_means_them() {
-        let part = |from, len| Range::Part { from, len };
-        for (asked, range) in [
-            ("bytes=0-", part(0, 10)),
-            ("bytes=3-5", part(3, 3)),
-            ("bytes=3-99", part(3, 7)),
-            ("bytes=-4", part(6, 4)),
-            ("bytes=-99", part(0, 10)),
-            ("bytes=10-", Range::Beyond),
-            ("bytes=5-3", Range::Whole),
-            ("bytes=0-1,3-4", Range::Whole),
-            ("lines=0-1", Range::Whole),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::RANGE, HeaderValue::from_static(asked));
-            assert_eq!(Range::of(&headers, 10), range, "{asked}");
-        }
-    }
 }

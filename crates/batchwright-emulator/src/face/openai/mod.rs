@@ -1,22 +1,25 @@
-//! The OpenAI face: `/openai/v1`.
+//! The OpenAI face, `/openai/v1`, and what it shares with its dialects.
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use serde::Serialize;
 
 use self::body::Endpoint;
+use self::dialect::Dialect;
 use self::error::{ApiError, INVALID};
-use super::Faults;
-use crate::engine::{Engine, fingerprint};
+use super::wire::{KeyFault, KeyPlace, Query, caller, json, json_bytes};
+use super::{Faults, RouteName, Service};
+use crate::engine::Engine;
 use crate::seed::id;
-use crate::server::bearer;
 
 mod batches;
 mod body;
+pub(super) mod dialect;
 mod error;
 mod explain;
 mod files;
@@ -25,10 +28,44 @@ mod realtime;
 mod reply;
 mod rows;
 
-pub(crate) use self::rows::Rows;
+/// OpenAI itself.
+static OPENAI: Dialect = Dialect {
+    name: "openai",
+    base: "/openai/v1",
+    models: models::MODELS,
+    file_id: "file-",
+    batch_id: "batch_",
+};
 
-pub(super) const BASE: &str = "/openai/v1";
-pub(super) const NAME: &str = "openai";
+/// The face in the table of faces.
+pub(super) static SERVICE: Family = Family(&OPENAI);
+
+/// A face of the OpenAI family.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Family(pub(super) &'static Dialect);
+
+impl Service for Family {
+    fn base(&self) -> &'static str {
+        self.0.base
+    }
+
+    fn route(&self, path: &str) -> Option<RouteName> {
+        let rest = Route::of(path.strip_prefix(self.0.base)?)?.name();
+        Some(RouteName {
+            base: self.0.base,
+            rest,
+        })
+    }
+
+    fn handle<'a>(
+        &'static self,
+        engine: &'a Arc<Engine>,
+        request: Request,
+        faults: Faults,
+    ) -> BoxFuture<'a, Response> {
+        handle(self, engine, request, faults).boxed()
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 enum Route<'a> {
@@ -45,7 +82,7 @@ enum Route<'a> {
 
 impl<'a> Route<'a> {
     fn of(path: &'a str) -> Option<Self> {
-        let mut parts = path.strip_prefix(BASE)?.strip_prefix('/')?.splitn(3, '/');
+        let mut parts = path.strip_prefix('/')?.splitn(3, '/');
         Some(match (parts.next()?, parts.next(), parts.next()) {
             ("chat", Some("completions"), None) => Self::Infer(Endpoint::Chat),
             ("responses", None, None) => Self::Infer(Endpoint::Responses),
@@ -64,28 +101,25 @@ impl<'a> Route<'a> {
 
     fn name(self) -> &'static str {
         match self {
-            Self::Infer(Endpoint::Chat) => "/openai/v1/chat/completions",
-            Self::Infer(Endpoint::Responses) => "/openai/v1/responses",
-            Self::Infer(Endpoint::Embeddings) => "/openai/v1/embeddings",
-            Self::Models => "/openai/v1/models",
-            Self::Model(_) => "/openai/v1/models/{model}",
-            Self::Files => "/openai/v1/files",
-            Self::File(_) => "/openai/v1/files/{file_id}",
-            Self::FileContent(_) => "/openai/v1/files/{file_id}/content",
-            Self::Batches => "/openai/v1/batches",
-            Self::Batch(_) => "/openai/v1/batches/{batch_id}",
-            Self::BatchCancel(_) => "/openai/v1/batches/{batch_id}/cancel",
+            Self::Infer(Endpoint::Chat) => "/chat/completions",
+            Self::Infer(Endpoint::Responses) => "/responses",
+            Self::Infer(Endpoint::Embeddings) => "/embeddings",
+            Self::Models => "/models",
+            Self::Model(_) => "/models/{model}",
+            Self::Files => "/files",
+            Self::File(_) => "/files/{file_id}",
+            Self::FileContent(_) => "/files/{file_id}/content",
+            Self::Batches => "/batches",
+            Self::Batch(_) => "/batches/{batch_id}",
+            Self::BatchCancel(_) => "/batches/{batch_id}/cancel",
         }
     }
-}
-
-pub(super) fn route_name(path: &str) -> Option<&'static str> {
-    Route::of(path).map(Route::name)
 }
 
 /// One call: the engine, who calls, and its place in the sequence.
 pub(super) struct Call<'a> {
     engine: &'a Arc<Engine>,
+    family: &'static Family,
     /// Fingerprint of the caller's key.
     key: String,
     sequence: u64,
@@ -93,12 +127,21 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
+    fn dialect(&self) -> &'static Dialect {
+        self.family.0
+    }
+
     fn now_ms(&self) -> i64 {
         self.engine.clock.now_ms()
     }
 }
 
-pub(super) async fn handle(engine: &Arc<Engine>, request: Request, faults: Faults) -> Response {
+async fn handle(
+    family: &'static Family,
+    engine: &Arc<Engine>,
+    request: Request,
+    faults: Faults,
+) -> Response {
     let sequence = match engine.next_sequence() {
         Ok(sequence) => sequence,
         Err(error) => return failed(&error),
@@ -107,6 +150,7 @@ pub(super) async fn handle(engine: &Arc<Engine>, request: Request, faults: Fault
         Ok(key) => {
             let call = Call {
                 engine,
+                family,
                 key,
                 sequence,
                 faults,
@@ -135,7 +179,10 @@ pub(super) async fn handle(engine: &Arc<Engine>, request: Request, faults: Fault
 async fn dispatch(call: &Call<'_>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
-    let Some(route) = Route::of(path) else {
+    let route = path
+        .strip_prefix(call.dialect().base)
+        .and_then(Route::of);
+    let Some(route) = route else {
         return Err(ApiError::new(
             404,
             INVALID,
@@ -146,8 +193,8 @@ async fn dispatch(call: &Call<'_>, request: Request) -> Result<Response, ApiErro
     let query = parts.uri.query().unwrap_or_default();
     match (&parts.method, route) {
         (&Method::POST, Route::Infer(endpoint)) => realtime::infer(call, endpoint, body).await,
-        (&Method::GET, Route::Models) => Ok(realtime::list_models()),
-        (&Method::GET, Route::Model(name)) => realtime::model(name),
+        (&Method::GET, Route::Models) => Ok(realtime::list_models(call)),
+        (&Method::GET, Route::Model(name)) => realtime::model(call, name),
         (&Method::POST, Route::Files) => {
             files::upload(call, Request::from_parts(parts, body)).await
         }
@@ -170,28 +217,21 @@ async fn dispatch(call: &Call<'_>, request: Request) -> Result<Response, ApiErro
 
 /// The fingerprint of the caller's key, if it may come in.
 fn authorized(engine: &Engine, headers: &HeaderMap) -> Result<String, ApiError> {
-    let Some(key) = bearer(headers) else {
-        return Err(ApiError::new(
+    caller(engine, headers, "", &[KeyPlace::Bearer]).map_err(|fault| match fault {
+        KeyFault::Missing => ApiError::new(
             401,
             INVALID,
             None,
             "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer \
              auth.",
-        ));
-    };
-    let keys = &engine.config.keys;
-    let well_formed = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
-    let known = keys.is_empty() || keys.iter().any(|known| known == key);
-    if well_formed && known {
-        Ok(fingerprint(key))
-    } else {
-        Err(ApiError::new(
+        ),
+        KeyFault::Unknown => ApiError::new(
             401,
             INVALID,
             Some("invalid_api_key"),
             "Incorrect API key provided.",
-        ))
-    }
+        ),
+    })
 }
 
 fn error_response(error: &ApiError) -> Response {
@@ -221,19 +261,6 @@ fn failed(error: &std::io::Error) -> Response {
 fn disk_error(error: &std::io::Error) -> ApiError {
     tracing::error!(%error, "the emulator's disk failed");
     ApiError::internal()
-}
-
-fn json_bytes(body: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(body));
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    response
-}
-
-fn json<T: Serialize>(value: &T) -> Response {
-    json_bytes(serde_json::to_vec(value).expect("answers serialize into memory"))
 }
 
 /// A page of a list: `after` an id, at most `limit`, as `{"object":"list","data":[…],…}`.
@@ -269,83 +296,24 @@ fn page<T: Serialize>(
     })
 }
 
-/// A query of `name=value` pairs, percent-decoded.
-struct Query(Vec<(String, String)>);
-
-impl Query {
-    fn parse(query: &str) -> Self {
-        let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        Self(
-            pairs
-                .map(|pair| {
-                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                    (decode(name), decode(value))
-                })
-                .collect(),
-        )
+/// The `limit` of a list.
+fn limit(query: &Query, default: usize, most: usize) -> Result<usize, ApiError> {
+    let Some(text) = query.get("limit") else {
+        return Ok(default);
+    };
+    match text.parse() {
+        Ok(limit) if (1..=most).contains(&limit) => Ok(limit),
+        _ => Err(ApiError::bad(
+            "limit",
+            "invalid_value",
+            format!("Invalid value for 'limit': expected an integer from 1 to {most}."),
+        )),
     }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
-    }
-
-    fn limit(&self, default: usize, most: usize) -> Result<usize, ApiError> {
-        let Some(text) = self.get("limit") else {
-            return Ok(default);
-        };
-        match text.parse() {
-            Ok(limit) if (1..=most).contains(&limit) => Ok(limit),
-            _ => Err(ApiError::bad(
-                "limit",
-                "invalid_value",
-                format!("Invalid value for 'limit': expected an integer from 1 to {most}."),
-            )),
-        }
-    }
-}
-
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        let escaped = match (byte, tail) {
-            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)),
-            _ => None,
-        };
-        match (byte, escaped) {
-            (_, Some((high, low))) => {
-                bytes.push(high * 16 + low);
-                rest = &tail[2..];
-            }
-            (b'+', _) => bytes.push(b' '),
-            _ => bytes.push(byte),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn queries_are_decoded() {
-        let query = Query::parse("after=file-1&order=asc&purpose=a%20b+c&x");
-        assert_eq!(query.get("after"), Some("file-1"));
-        assert_eq!(query.get("purpose"), Some("a b c"));
-        assert_eq!(query.get("x"), Some(""));
-        assert_eq!(query.get("limit"), None);
-    }
 
     #[test]
     fn routes_have_names_without_ids() {
@@ -363,7 +331,8 @@ mod tests {
             ("/openai/v1", None),
             ("/other", None),
         ] {
-            assert_eq!(route_name(path), name, "{path}");
+            let found = SERVICE.route(path).map(|route| route.to_string());
+            assert_eq!(found.as_deref(), name, "{path}");
         }
     }
 }

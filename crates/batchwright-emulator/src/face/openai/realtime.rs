@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use super::body::{Endpoint, prepare};
 use super::error::{ApiError, go_duration};
-use super::models::{MODELS, Model};
 use super::reply::{Stamp, chat_events, write};
-use super::{Call, disk_error, error_response, json, json_bytes};
+use super::{Call, disk_error, error_response};
 use crate::clock::seconds;
+use crate::face::wire::{json, json_bytes};
 use crate::invoice::{Charge, Lane};
 use crate::limits::{Headroom, Room};
 use crate::server::read_body;
@@ -29,9 +29,10 @@ pub(super) async fn infer(
 ) -> Result<Response, ApiError> {
     let body = read(body, MAX_BODY).await?;
     let engine = call.engine;
-    let prepared = prepare(endpoint, &body, engine.config.seed)?;
+    let prepared = prepare(call.dialect(), endpoint, &body, engine.config.seed)?;
     let model = prepared.model;
     let admitted = engine.limiter.admit(
+        call.dialect().name,
         &call.key,
         model.name,
         prepared.usage.input,
@@ -56,7 +57,7 @@ pub(super) async fn infer(
     engine
         .invoice
         .charge(&Charge {
-            face: super::NAME,
+            face: call.dialect().name,
             key: &call.key,
             lane: Lane::Realtime,
             custom_id: None,
@@ -154,13 +155,13 @@ impl ModelObject {
     }
 }
 
-pub(super) fn list_models() -> Response {
+pub(super) fn list_models(call: &Call<'_>) -> Response {
     #[derive(Serialize)]
     struct List {
         object: &'static str,
         data: Vec<ModelObject>,
     }
-    let names = MODELS.iter().flat_map(|model| {
+    let names = call.dialect().models.iter().flat_map(|model| {
         let dated = (model.dated != model.name).then_some(model.dated);
         std::iter::once(model.name).chain(dated)
     });
@@ -170,8 +171,11 @@ pub(super) fn list_models() -> Response {
     })
 }
 
-pub(super) fn model(name: &str) -> Result<Response, ApiError> {
-    let model = Model::find(name).ok_or_else(|| ApiError::model_not_found(name))?;
+pub(super) fn model(call: &Call<'_>, name: &str) -> Result<Response, ApiError> {
+    let model = call
+        .dialect()
+        .model(name)
+        .ok_or_else(|| ApiError::model_not_found(name))?;
     let name = if model.name == name {
         model.name
     } else {

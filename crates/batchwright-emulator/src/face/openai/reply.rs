@@ -2,8 +2,9 @@
 
 use std::io::Write as _;
 
-use super::body::{Endpoint, Prepared, Said};
+use super::body::{Endpoint, Prepared};
 use crate::answer::{base64, unit_vector};
+use crate::chat::Said;
 use crate::seed::hex_id;
 
 /// What an answer's ids and times are made of.
@@ -350,6 +351,7 @@ fn embeddings(prepared: &Prepared, out: &mut Vec<u8>) {
 mod tests {
     use serde_json::Value;
 
+    use super::super::OPENAI;
     use super::super::body::prepare;
     use super::*;
 
@@ -367,7 +369,7 @@ mod tests {
     };
 
     fn answer(endpoint: Endpoint, body: &str) -> Value {
-        let prepared = prepare(endpoint, body.as_bytes(), 1).expect("a good body");
+        let prepared = prepare(&OPENAI, endpoint, body.as_bytes(), 1).expect("a good body");
         let mut out = Vec::new();
         write(endpoint, &prepared, STAMP, &mut out);
         parsed(&out)
@@ -428,7 +430,7 @@ mod tests {
         ] {
             let body = chat_about("hello there", rest);
             let whole = answer(Endpoint::Chat, &body);
-            let prepared = prepare(Endpoint::Chat, body.as_bytes(), 1).expect("a good body");
+            let prepared = prepare(&OPENAI, Endpoint::Chat, body.as_bytes(), 1).expect("a good body");
             let mut events = chat_events(&prepared, STAMP);
             assert_eq!(events.pop().as_deref(), Some(&b"data: [DONE]\n\n"[..]));
             let mut text = String::new();

@@ -10,22 +10,17 @@ use serde_json::{Map, Value, json};
 
 use super::body::{Endpoint, Text, input_tokens, prepare};
 use super::error::ApiError;
-use super::models::Model;
 use super::reply::{Stamp, write};
+use super::Family;
 use crate::batch::{BadFile, BatchRows, Row, RowCharge, RowEnd, Scan, Unexecuted};
 use crate::faults::BatchFailure;
 use crate::results::LineShape;
-use crate::seed::{hex_id, mix};
-
-/// The rows of this face's batches.
-#[derive(Debug)]
-pub(crate) struct Rows;
+use crate::seed::hex_id;
 
 /// Bounds of one batch.
 const MAX_ROWS: u64 = 50_000;
 const MAX_BYTES: u64 = 209_715_200;
 const MAX_EMBEDDING_INPUTS: u64 = 50_000;
-const THIRTY_DAYS_MS: i64 = 2_592_000_000;
 
 #[derive(Deserialize)]
 struct Line<'a> {
@@ -55,7 +50,7 @@ struct Head<'a> {
     stream: Option<bool>,
 }
 
-impl LineShape for Rows {
+impl LineShape for Family {
     fn id_key(&self) -> &'static str {
         "custom_id"
     }
@@ -66,9 +61,9 @@ impl LineShape for Rows {
     }
 }
 
-impl BatchRows for Rows {
+impl BatchRows for Family {
     fn face(&self) -> &'static str {
-        super::NAME
+        self.0.name
     }
 
     fn max_rows(&self) -> u64 {
@@ -133,7 +128,7 @@ impl BatchRows for Rows {
         if line.method.0 != "POST" {
             return fail("invalid_method", "The method must be POST.", "method");
         }
-        if line.url.0 != scan.endpoint {
+        if line.url.0 != scan.batch.endpoint {
             return fail(
                 "invalid_url",
                 "The url of the line differs from the endpoint of the batch.",
@@ -150,8 +145,10 @@ impl BatchRows for Rows {
                 "body.stream",
             );
         }
-        let endpoint = Endpoint::of_url(scan.endpoint);
-        let model = Model::find(&head.model.0)
+        let endpoint = Endpoint::of_url(&scan.batch.endpoint);
+        let model = self
+            .0
+            .model(&head.model.0)
             .filter(|model| endpoint.is_some_and(|endpoint| endpoint.serves(model)));
         let Some(model) = model else {
             return fail(
@@ -184,9 +181,9 @@ impl BatchRows for Rows {
 
     fn answer(&self, row: &Row<'_>, line: &[u8], out: &mut Vec<u8>) -> RowEnd {
         let line = Line::again(line);
-        let endpoint = Endpoint::of_url(row.endpoint)
+        let endpoint = Endpoint::of_url(&row.batch.endpoint)
             .expect("only batches of endpoints that are served are created");
-        let prepared = match prepare(endpoint, line.body.get().as_bytes(), row.seed) {
+        let prepared = match prepare(self.0, endpoint, line.body.get().as_bytes(), row.seed()) {
             Ok(prepared) => prepared,
             Err(error) => {
                 failed(row, &line, &error, out);
@@ -232,10 +229,6 @@ impl BatchRows for Rows {
         )
         .expect("memory takes every write");
     }
-
-    fn results_live_ms(&self) -> i64 {
-        THIRTY_DAYS_MS
-    }
 }
 
 /// What follows the body of an executed row's line.
@@ -243,8 +236,8 @@ const TAIL: &[u8] = b"},\"error\":null}\n";
 
 fn stamp(row: &Row<'_>) -> Stamp {
     Stamp {
-        seed: row.seed,
-        nonce: mix(row.batch_sequence, row.index),
+        seed: row.seed(),
+        nonce: row.nonce(),
         lane: 1,
         created: row.at,
     }
@@ -266,7 +259,7 @@ fn response_head(status: u16, request_id: &str, out: &mut Vec<u8>) {
 }
 
 fn head(row: &Row<'_>, custom_id: &str, out: &mut Vec<u8>) {
-    let id = hex_id(row.seed, 41, mix(row.batch_sequence, row.index));
+    let id = hex_id(row.seed(), 41, row.nonce());
     out.extend_from_slice(br#"{"id":"batch_req_"#);
     out.extend_from_slice(&id);
     out.extend_from_slice(br#"","custom_id":"#);
