@@ -1,12 +1,12 @@
 //! One HTTP exchange: what is sent, what it may cost in time and memory, and what came back.
 
-use crate::{RetryHints, hints::retry_hints, incoming::Whole};
-use batchwright_core::{ByteStream, Error, ErrorKind, Result};
+use crate::{HintNames, RetryHints, Secret, hints::retry_hints, incoming::Whole};
+use batchwright_core::{ByteStream, Error, ErrorKind, Result, RetryClass, SealedBatch, SealedBody};
 use bytes::Bytes;
 use futures::StreamExt;
 use reqwest::{
     Method, Url,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE},
 };
 use serde::de::DeserializeOwned;
 use std::{fmt, path::PathBuf, time::Duration};
@@ -82,6 +82,25 @@ impl Call {
         self
     }
 
+    /// Sets a header that carries a key: `prefix` (`"Bearer "` or empty) and the secret, marked sensitive.
+    ///
+    /// # Errors
+    /// `ConfigInvalid` where the key is empty or holds what no header may hold.
+    pub fn secret(self, name: HeaderName, prefix: &str, secret: &Secret) -> Result<Self> {
+        Ok(self.header(name, secret.header_value(prefix)?))
+    }
+
+    /// Asks for the answer's bytes from `offset` on; see [`StreamReply::body_from`].
+    #[must_use]
+    pub fn range_from(self, offset: u64) -> Self {
+        if offset == 0 {
+            return self;
+        }
+        let range = HeaderValue::try_from(format!("bytes={offset}-"))
+            .expect("a number and ASCII letters make a header");
+        self.header(RANGE, range)
+    }
+
     /// Sets the body.
     #[must_use]
     pub fn body(mut self, body: Body) -> Self {
@@ -148,15 +167,72 @@ pub enum Body {
         /// Sent after the file.
         suffix: Bytes,
     },
+    /// A file of lines as the elements of a list, streamed as a [`Body::File`] is: each line feed goes out as a
+    /// comma, but for one that ends the file. With `{"requests":[` before and `]}` behind, JSON lines become
+    /// one JSON text of the same length.
+    Lines {
+        /// Sent before the lines.
+        prefix: Bytes,
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes; another length on disk is an error before or instead of a success.
+        len: u64,
+        /// Sent after the lines.
+        suffix: Bytes,
+    },
 }
 
 impl Body {
+    /// A sealed chunk as it is, between two texts.
+    pub fn sealed(batch: &SealedBatch, prefix: impl Into<Bytes>, suffix: impl Into<Bytes>) -> Self {
+        let (prefix, suffix) = (prefix.into(), suffix.into());
+        match &batch.body {
+            SealedBody::File(path) => Self::File {
+                prefix,
+                path: path.clone(),
+                len: batch.bytes,
+                suffix,
+            },
+            SealedBody::Memory(lines) => Self::Bytes([&*prefix, lines, &*suffix].concat().into()),
+        }
+    }
+
+    /// A sealed chunk's lines as the elements of a list, for creates that carry them:
+    /// `Body::sealed_list(batch, "{\"requests\":[", "]}")`.
+    pub fn sealed_list(
+        batch: &SealedBatch,
+        prefix: impl Into<Bytes>,
+        suffix: impl Into<Bytes>,
+    ) -> Self {
+        let (prefix, suffix) = (prefix.into(), suffix.into());
+        match &batch.body {
+            SealedBody::File(path) => Self::Lines {
+                prefix,
+                path: path.clone(),
+                len: batch.bytes,
+                suffix,
+            },
+            SealedBody::Memory(lines) => {
+                let mut body = [&*prefix, lines, &*suffix].concat();
+                let lines = prefix.len()..prefix.len() + lines.len();
+                separate(&mut body[lines], 0);
+                Self::Bytes(body.into())
+            }
+        }
+    }
+
     /// The bytes to be sent, in total.
     pub fn len(&self) -> u64 {
         match self {
             Self::Empty => 0,
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::File {
+                prefix,
+                len,
+                suffix,
+                ..
+            }
+            | Self::Lines {
                 prefix,
                 len,
                 suffix,
@@ -173,12 +249,27 @@ impl Body {
     }
 }
 
+/// Turns the line feeds of a piece into commas. `left` bytes come after it; with none its last byte is the
+/// file's and stays.
+pub(crate) fn separate(piece: &mut [u8], left: u64) {
+    let end = match left {
+        0 => piece.len().saturating_sub(1),
+        _ => piece.len(),
+    };
+    let mut rest = &mut piece[..end];
+    while let Some(at) = memchr::memchr(b'\n', rest) {
+        rest[at] = b',';
+        rest = &mut rest[at + 1..];
+    }
+}
+
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
             Self::Empty => "Empty",
             Self::Bytes(_) => "Bytes",
             Self::File { .. } => "File",
+            Self::Lines { .. } => "Lines",
         };
         write!(f, "{name}({} bytes)", self.len())
     }
@@ -264,6 +355,14 @@ impl Limits {
         self
     }
 
+    /// These limits with no wait above `total`.
+    #[must_use]
+    pub fn within(self, total: Duration) -> Self {
+        self.with_total(total)
+            .with_first_byte(total)
+            .with_idle(self.idle.min(total))
+    }
+
     /// The most bytes kept of the body of an answer with this status: 1 MiB for errors.
     pub(crate) fn body_cap(&self, status: u16) -> u64 {
         if status >= 400 {
@@ -306,6 +405,16 @@ impl Reply {
     /// What the headers say about trying again.
     pub fn hints(&self) -> RetryHints {
         retry_hints(&self.headers)
+    }
+
+    /// What the headers say about trying again, under one vendor's names.
+    pub fn hints_by(&self, names: &HintNames) -> RetryHints {
+        names.read(&self.headers)
+    }
+
+    /// A header's value, if it is there and is text: `reply.header("x-goog-upload-url")`.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
     }
 
     /// The `content-type`, if it is text.
@@ -377,6 +486,30 @@ impl StreamReply {
             .ok()?
             .parse()
             .ok()
+    }
+
+    /// The body of a success where it begins at byte `offset` of the whole: a 200 at 0, a 206 where its
+    /// `content-range` says so (F-106).
+    ///
+    /// # Errors
+    /// `Unsupported` where it begins elsewhere: the caller starts again from 0.
+    pub fn body_from(self, offset: u64) -> Result<ByteStream> {
+        let begins = match self.status {
+            206 => self.headers.get(CONTENT_RANGE).and_then(|range| {
+                let range = range.to_str().ok()?.strip_prefix("bytes ")?;
+                range.split_once('-')?.0.parse().ok()
+            }),
+            200 => Some(0),
+            _ => None,
+        };
+        if begins == Some(offset) {
+            return Ok(self.body);
+        }
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("download the results: the provider does not start at byte {offset}"),
+        )
+        .with_class(RetryClass::RowFatal))
     }
 
     /// Reads the rest, as [`HttpClient::send`](crate::HttpClient::send) would have: for error statuses.

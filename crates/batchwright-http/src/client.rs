@@ -2,18 +2,18 @@
 
 use crate::{
     base_url::is_loopback,
-    call::{Body, Call, Reply, StreamReply},
+    call::{Call, Reply, StreamReply},
     connection::{GateLayer, Tally, wanted},
     deadline::Deadline,
     failure,
     incoming::{Coding, Incoming, Whole},
     tls,
-    upload::{Upload, answer, file_body},
+    upload::{Upload, answer, outgoing},
 };
 use batchwright_core::{Error, ErrorKind, Result, RetryDecision, RetryPolicy, RetryState};
 use reqwest::{
     Method, Version,
-    header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue},
+    header::{ACCEPT_ENCODING, CONNECTION, HeaderMap, HeaderValue},
 };
 use std::{
     fmt,
@@ -213,22 +213,7 @@ impl HttpClient {
         } else {
             &pair.pooled
         };
-        let body = match body {
-            Body::Empty => None,
-            Body::Bytes(bytes) => Some(reqwest::Body::from(bytes)),
-            Body::File {
-                prefix,
-                path,
-                len,
-                suffix,
-            } => {
-                let length = (prefix.len() as u64)
-                    .saturating_add(len)
-                    .saturating_add(suffix.len() as u64);
-                headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-                Some(file_body(operation, prefix, &path, len, suffix, Arc::clone(&upload)).await?)
-            }
-        };
+        let body = outgoing(operation, body, &mut headers, &upload).await?;
         let mut request = reqwest::Request::new(method, url);
         *request.headers_mut() = headers;
         *request.body_mut() = body;

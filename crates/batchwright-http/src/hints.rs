@@ -16,12 +16,116 @@ static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 static APIM_REQUEST_ID: HeaderName = HeaderName::from_static("apim-request-id");
 static X_MS_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
-static LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
-static LIMIT_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-limit-tokens");
-static REMAINING_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
-static REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
-static RESET_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
-static RESET_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
+
+/// OpenAI's names (<https://platform.openai.com/docs/guides/rate-limits>), which compatible servers share.
+pub static OPENAI_HINTS: HintNames = HintNames::new(
+    Some([
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-reset-requests",
+    ]),
+    Some([
+        "x-ratelimit-limit-tokens",
+        "x-ratelimit-remaining-tokens",
+        "x-ratelimit-reset-tokens",
+    ]),
+);
+
+/// For a vendor without such headers.
+pub static NO_HINTS: HintNames = HintNames::new(None, None);
+
+/// The names of a vendor's rate-limit headers, as a static of its crate; what all share, such as
+/// `retry-after`, is read whatever they are.
+///
+/// A reset may be a duration as Go prints it (`6m0s`, `20ms`), plain seconds, or an instant in RFC 3339, which is
+/// measured against the answer's own `Date`.
+///
+/// ```
+/// use batchwright_http::HintNames;
+///
+/// static ANTHROPIC: HintNames = HintNames::new(
+///     Some([
+///         "anthropic-ratelimit-requests-limit",
+///         "anthropic-ratelimit-requests-remaining",
+///         "anthropic-ratelimit-requests-reset",
+///     ]),
+///     None,
+/// );
+/// ```
+#[derive(Debug)]
+pub struct HintNames {
+    requests: Option<Bucket>,
+    tokens: Option<Bucket>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    limit: HeaderName,
+    remaining: HeaderName,
+    reset: HeaderName,
+}
+
+impl Bucket {
+    const fn new(names: Option<[&'static str; 3]>) -> Option<Self> {
+        match names {
+            Some([limit, remaining, reset]) => Some(Self {
+                limit: HeaderName::from_static(limit),
+                remaining: HeaderName::from_static(remaining),
+                reset: HeaderName::from_static(reset),
+            }),
+            None => None,
+        }
+    }
+
+    /// Limit, what is left of it, and when it is full again.
+    fn read(&self, headers: &HeaderMap) -> (Option<u64>, Option<u64>, Option<Duration>) {
+        let count = |name: &HeaderName| text(headers, name)?.parse::<u64>().ok();
+        let reset = text(headers, &self.reset)
+            .and_then(|text| go_duration(text).or_else(|| until_instant(headers, text)));
+        (count(&self.limit), count(&self.remaining), reset)
+    }
+}
+
+impl HintNames {
+    /// The names of limit, remaining and reset, all in lower case, for requests and for tokens. `None` for a
+    /// bucket that is of no use for pacing, such as requests per day.
+    ///
+    /// # Panics
+    /// Where a name is not in lower case; as a static it does not compile then.
+    pub const fn new(
+        requests: Option<[&'static str; 3]>,
+        tokens: Option<[&'static str; 3]>,
+    ) -> Self {
+        Self {
+            requests: Bucket::new(requests),
+            tokens: Bucket::new(tokens),
+        }
+    }
+
+    /// Reads the hints of an answer. Whatever cannot be understood is ignored.
+    pub fn read(&self, headers: &HeaderMap) -> RetryHints {
+        read(headers, self)
+    }
+
+    fn rate_limit(&self, headers: &HeaderMap) -> Option<RateLimit> {
+        let mut limit = RateLimit::default();
+        if let Some(bucket) = &self.requests {
+            (
+                limit.limit_requests,
+                limit.remaining_requests,
+                limit.reset_requests,
+            ) = bucket.read(headers);
+        }
+        if let Some(bucket) = &self.tokens {
+            (
+                limit.limit_tokens,
+                limit.remaining_tokens,
+                limit.reset_tokens,
+            ) = bucket.read(headers);
+        }
+        (limit != RateLimit::default()).then_some(limit)
+    }
+}
 
 /// What an answer's headers say about trying again. Absent is unknown.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,13 +162,15 @@ impl RetryHints {
     }
 }
 
-/// Reads the hints. Whatever cannot be understood is ignored.
+/// Reads the hints under [`OPENAI_HINTS`]. Whatever cannot be understood is ignored.
 ///
 /// Dates are measured against the answer's own `Date`, not the local clock, and ignored without one.
-/// The names are OpenAI's (<https://platform.openai.com/docs/guides/rate-limits>), which compatible
-/// servers share.
 pub fn retry_hints(headers: &HeaderMap) -> RetryHints {
-    let rate_limit = rate_limit(headers);
+    OPENAI_HINTS.read(headers)
+}
+
+fn read(headers: &HeaderMap, names: &HintNames) -> RetryHints {
+    let rate_limit = names.rate_limit(headers);
     let asked = longest(headers, &RETRY_AFTER_MS, |text| seconds(text, 1e-3)).max(longest(
         headers,
         &RETRY_AFTER,
@@ -98,19 +204,6 @@ pub fn retry_hints(headers: &HeaderMap) -> RetryHints {
         })
         .filter(|id| !id.is_empty()),
     }
-}
-
-fn rate_limit(headers: &HeaderMap) -> Option<RateLimit> {
-    let count = |name: &HeaderName| text(headers, name)?.parse::<u64>().ok();
-    let reset = |name: &HeaderName| go_duration(text(headers, name)?);
-    let mut limit = RateLimit::default();
-    limit.limit_requests = count(&LIMIT_REQUESTS);
-    limit.remaining_requests = count(&REMAINING_REQUESTS);
-    limit.reset_requests = reset(&RESET_REQUESTS);
-    limit.limit_tokens = count(&LIMIT_TOKENS);
-    limit.remaining_tokens = count(&REMAINING_TOKENS);
-    limit.reset_tokens = reset(&RESET_TOKENS);
-    (limit != RateLimit::default()).then_some(limit)
 }
 
 /// The wait where nothing is left in either bucket: until both are full, since the headers do not say
@@ -155,6 +248,17 @@ fn until(headers: &HeaderMap, text: &str) -> Option<Duration> {
     Some(Duration::from_secs(wait.unsigned_abs()).min(LONGEST))
 }
 
+/// From the answer's `Date` to an instant in RFC 3339; zero where that is past.
+fn until_instant(headers: &HeaderMap, text: &str) -> Option<Duration> {
+    let now = http_date(headers.get(DATE)?.to_str().ok()?)?;
+    let then: Timestamp = text.parse().ok()?;
+    let wait = then
+        .as_millisecond()
+        .saturating_sub(now.as_millisecond())
+        .max(0);
+    Some(Duration::from_millis(wait.unsigned_abs()).min(LONGEST))
+}
+
 fn http_date(text: &str) -> Option<Timestamp> {
     jiff::fmt::rfc2822::parse(text.trim())
         .ok()
@@ -162,7 +266,7 @@ fn http_date(text: &str) -> Option<Timestamp> {
 }
 
 /// A duration as Go prints it (`6m0s`, `16m17.764s`, `20ms`), or plain seconds.
-fn go_duration(text: &str) -> Option<Duration> {
+pub(crate) fn go_duration(text: &str) -> Option<Duration> {
     if text.is_empty() {
         return None;
     }
@@ -371,6 +475,45 @@ mod tests {
             HeaderValue::from_str(&"x".repeat(500)).unwrap(),
         );
         assert_eq!(retry_hints(&map).request_id.map(|id| id.len()), Some(128));
+    }
+
+    static ANTHROPIC: HintNames = HintNames::new(
+        Some([
+            "anthropic-ratelimit-requests-limit",
+            "anthropic-ratelimit-requests-remaining",
+            "anthropic-ratelimit-requests-reset",
+        ]),
+        Some([
+            "anthropic-ratelimit-tokens-limit",
+            "anthropic-ratelimit-tokens-remaining",
+            "anthropic-ratelimit-tokens-reset",
+        ]),
+    );
+
+    #[test]
+    fn f_018_names_are_a_vendors_own_and_instants_are_measured_by_its_clock() {
+        let map = headers(&[
+            NOW,
+            ("anthropic-ratelimit-requests-limit", "1000"),
+            ("anthropic-ratelimit-requests-remaining", "0"),
+            ("anthropic-ratelimit-requests-reset", "2026-10-21T07:28:30Z"),
+            ("anthropic-ratelimit-tokens-remaining", "0"),
+            (
+                "anthropic-ratelimit-tokens-reset",
+                "2026-10-21T09:29:30.5+02:00",
+            ),
+            ("x-ratelimit-remaining-requests", "7"),
+        ]);
+        let hints = ANTHROPIC.read(&map);
+        let limit = hints.rate_limit.unwrap();
+        assert_eq!(limit.limit_requests, Some(1000));
+        assert_eq!(limit.remaining_requests, Some(0));
+        assert_eq!(limit.reset_requests, Some(Duration::from_secs(30)));
+        assert_eq!(limit.reset_tokens, Some(Duration::from_millis(90_500)));
+        assert_eq!(hints.retry_after, Some(Duration::from_millis(90_500)));
+        assert_eq!(NO_HINTS.read(&map).rate_limit, None);
+        let dateless = headers(&[("anthropic-ratelimit-requests-reset", "2026-10-21T07:28:30Z")]);
+        assert_eq!(ANTHROPIC.read(&dateless).rate_limit, None);
     }
 
     proptest! {

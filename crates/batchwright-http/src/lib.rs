@@ -10,8 +10,11 @@ mod hints;
 mod lines;
 pub mod sse;
 
+mod error_table;
 mod redact;
+mod submission;
 mod vendor_error;
+pub mod wire;
 
 mod connection;
 mod deadline;
@@ -23,10 +26,12 @@ mod upload;
 pub use base_url::BaseUrl;
 pub use call::{Body, Call, Limits, Reply, StreamReply};
 pub use client::{HttpClient, HttpClientBuilder};
-pub use hints::{RetryHints, retry_hints};
+pub use error_table::{Asked, CodeRow, ErrorTable, StatusRow, hollow};
+pub use hints::{HintNames, NO_HINTS, OPENAI_HINTS, RetryHints, retry_hints};
 pub use lines::{Line, LineSplitter, lines, lines_within};
 pub use redact::{error_text, redact, redact_with};
 pub use secret::Secret;
+pub use submission::{account, submitted};
 pub use vendor_error::VendorError;
 
 pub use reqwest::{

@@ -1,9 +1,13 @@
 //! The request's body on its way out, and the wait for the answer behind it.
 
-use crate::deadline::{Deadline, later};
+use crate::{
+    call::{Body, separate},
+    deadline::{Deadline, later},
+};
 use batchwright_core::{Error, ErrorKind, Result};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
+use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use std::{
     future::Future,
     io,
@@ -85,13 +89,45 @@ pub(crate) async fn answer<T>(
     }
 }
 
-/// A file between two pieces in memory. Its length is checked here, before anything is sent.
-pub(crate) async fn file_body(
+/// A body on its way. A file's length is checked here, before anything is sent, and declared in `headers`.
+pub(crate) async fn outgoing(
+    operation: &'static str,
+    body: Body,
+    headers: &mut HeaderMap,
+    upload: &Arc<Upload>,
+) -> Result<Option<reqwest::Body>> {
+    let length = body.len();
+    let (prefix, path, len, suffix, as_list) = match body {
+        Body::Empty => return Ok(None),
+        Body::Bytes(bytes) => return Ok(Some(reqwest::Body::from(bytes))),
+        Body::File {
+            prefix,
+            path,
+            len,
+            suffix,
+        } => (prefix, path, len, suffix, false),
+        Body::Lines {
+            prefix,
+            path,
+            len,
+            suffix,
+        } => (prefix, path, len, suffix, true),
+    };
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    let upload = Arc::clone(upload);
+    file_body(operation, prefix, &path, len, suffix, as_list, upload)
+        .await
+        .map(Some)
+}
+
+/// A file between two pieces in memory.
+async fn file_body(
     operation: &'static str,
     prefix: Bytes,
     path: &Path,
     len: u64,
     suffix: Bytes,
+    as_list: bool,
     upload: Arc<Upload>,
 ) -> Result<reqwest::Body> {
     let file = File::open(path)
@@ -111,6 +147,7 @@ pub(crate) async fn file_body(
         operation,
         file: file.take(len),
         left: len,
+        as_list,
         upload,
     };
     let content = stream::try_unfold(content, Content::next);
@@ -125,6 +162,8 @@ struct Content {
     operation: &'static str,
     file: Take<File>,
     left: u64,
+    /// Whether line feeds go out as commas.
+    as_list: bool,
     upload: Arc<Upload>,
 }
 
@@ -149,6 +188,9 @@ impl Content {
         match read {
             Ok(read) => {
                 self.left = self.left.saturating_sub(read as u64);
+                if self.as_list {
+                    separate(&mut piece, self.left);
+                }
                 tokio::time::sleep(PAUSE).await;
                 Ok(Some((piece.freeze(), self)))
             }

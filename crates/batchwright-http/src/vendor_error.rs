@@ -1,7 +1,8 @@
 //! One tolerant reader for the many shapes of error bodies (F-055).
 
-use crate::redact::redact;
+use crate::{hints::go_duration, redact::redact};
 use serde_json::Value;
+use std::time::Duration;
 
 /// The most bytes of an error body that are read; longer ones are not JSON errors.
 const LONGEST_BODY: usize = 1024 * 1024;
@@ -26,6 +27,12 @@ pub struct VendorError {
     pub param: Option<String>,
     /// An HTTP status inside the body, as in a 200 that holds an error (F-050).
     pub status: Option<u16>,
+    /// A reason more exact than the code, as in `google.rpc.ErrorInfo` or Anthropic's `details.error_code`.
+    pub reason: Option<String>,
+    /// Which quota is used up, as in `google.rpc.QuotaFailure`.
+    pub quota: Option<String>,
+    /// How long to wait, as in `google.rpc.RetryInfo`.
+    pub retry_after: Option<Duration>,
 }
 
 impl VendorError {
@@ -58,6 +65,33 @@ impl VendorError {
             .or(self.code.as_deref())
             .or(self.kind.as_deref())
             .unwrap_or("the provider gave no reason")
+    }
+
+    /// What `details` say: one object, or a list of them as in `google.rpc.Status`
+    /// (<https://cloud.google.com/apis/design/errors>).
+    fn take_details(&mut self, details: &Value) {
+        let list = match details {
+            Value::Array(list) => list.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        for detail in list.iter().take(16) {
+            let text = |name: &str| detail.get(name).and_then(word);
+            self.reason = self
+                .reason
+                .take()
+                .or_else(|| text("reason").or_else(|| text("error_code")));
+            self.retry_after = self
+                .retry_after
+                .or_else(|| go_duration(detail.get("retryDelay")?.as_str()?));
+            self.quota = self.quota.take().or_else(|| {
+                let violations = detail.get("violations")?.as_array()?;
+                let ids = violations.iter().take(16).filter_map(|violation| {
+                    word(violation.get("quotaId").or(violation.get("subject"))?)
+                });
+                let ids = ids.collect::<Vec<_>>().join(" ");
+                (!ids.is_empty()).then(|| short(&ids))
+            });
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -103,6 +137,9 @@ fn read(value: &Value, depth: u8) -> Option<VendorError> {
                     .find_map(|name| fields.get(*name).and_then(status)),
                 ..VendorError::default()
             };
+            if let Some(details) = fields.get("details") {
+                own.take_details(details);
+            }
             if let Some(words) = get(&["status"])
                 .and_then(Value::as_str)
                 .filter(|text| text.parse::<u16>().is_err())
@@ -157,6 +194,9 @@ fn merge(inner: VendorError, outer: VendorError) -> VendorError {
         kind: inner.kind.or(outer.kind),
         param: inner.param.or(outer.param),
         status: inner.status.or(outer.status),
+        reason: inner.reason.or(outer.reason),
+        quota: inner.quota.or(outer.quota),
+        retry_after: inner.retry_after.or(outer.retry_after),
     }
 }
 
@@ -291,6 +331,34 @@ mod tests {
                 "{body}"
             );
         }
+    }
+
+    #[test]
+    fn f_013_details_name_reason_quota_and_wait() {
+        let google = VendorError::from_body(
+            br#"[{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"Quota","details":[
+                {"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"GenerateRequestsPerDayPerProject"}]},
+                {"@type":"type.googleapis.com/google.rpc.Help","links":[]},
+                {"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"37.5s"},
+                {"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID"}]}}]"#,
+        )
+        .unwrap();
+        assert_eq!(google.retry_after, Some(Duration::from_millis(37_500)));
+        assert_eq!(
+            google.quota.as_deref(),
+            Some("GenerateRequestsPerDayPerProject")
+        );
+        assert_eq!(google.reason.as_deref(), Some("API_KEY_INVALID"));
+        assert_eq!(google.message.as_deref(), Some("Quota"));
+        let anthropic = VendorError::from_body(
+            br#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":{"error_code":"enforced_spend_limit_reached"}},"request_id":"req_1"}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            anthropic.reason.as_deref(),
+            Some("enforced_spend_limit_reached")
+        );
+        assert_eq!(anthropic.kind.as_deref(), Some("rate_limit_error"));
     }
 
     #[test]
