@@ -473,6 +473,16 @@ impl SubmitError {
             Self::NotSent(error) | Self::Refused(error) | Self::Unknown(error) => error,
         }
     }
+
+    /// The same verdict with its error changed, for whoever adds a provider's name.
+    #[must_use]
+    pub fn map(self, change: impl FnOnce(Error) -> Error) -> Self {
+        match self {
+            Self::NotSent(error) => Self::NotSent(change(error)),
+            Self::Refused(error) => Self::Refused(change(error)),
+            Self::Unknown(error) => Self::Unknown(change(error)),
+        }
+    }
 }
 
 impl fmt::Display for SubmitError {

@@ -17,6 +17,7 @@ mod price;
 
 mod batch;
 mod journal;
+mod list_walk;
 mod provider;
 
 pub use batch::{
@@ -26,6 +27,7 @@ pub use batch::{
 pub use capability::{BatchInput, BatchLimits, Capability, IdRule, ListMatch};
 pub use error::{Error, ErrorKind, RateLimit, Result, RetryClass};
 pub use journal::{JournalEntry, JournalEvent, Purchases, SubmissionLog};
+pub use list_walk::{ListPage, ListWalk};
 pub use model::ModelSpec;
 pub use outcome::{Ending, Lane, Outcome, Provenance};
 pub use price::{Money, Price, PriceTable, Rates};
