@@ -9,7 +9,7 @@
 //! row 1   batchwright-http
 //! row 0   batchwright-core
 //!
-//! beside  batchwright-emulator
+//! beside  batchwright-emulator     batchwright-testkit
 //! above   batchwright-benches      examples/*
 //! ```
 
@@ -36,8 +36,12 @@ const ROWS: &[(u8, &str)] = &[
 const PROVIDER_PREFIX: &str = "batchwright-provider-";
 const PROVIDER_ROW: u8 = 2;
 
+/// The provider whose protocol other services speak: their crates are presets over it.
+const DIALECTS: &str = "batchwright-provider-openai";
+
 const CORE: &str = "batchwright-core";
 const EMULATOR: &str = "batchwright-emulator";
+const TESTKIT: &str = "batchwright-testkit";
 const BENCHES: &str = "batchwright-benches";
 
 /// Who may start the emulator outside tests: the facade hands it out, the command runs it.
@@ -49,6 +53,8 @@ enum Place {
     Row(u8),
     /// It must not share our bugs, so it uses nothing of ours.
     Emulator,
+    /// What tests are made of: it may use what providers may, and only tests use it.
+    Testkit,
     /// Benchmarks and examples: they use everything, and nothing uses them.
     Above,
 }
@@ -57,7 +63,7 @@ impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Row(row) => write!(formatter, "row {row}"),
-            Self::Emulator => formatter.write_str("beside"),
+            Self::Emulator | Self::Testkit => formatter.write_str("beside"),
             Self::Above => formatter.write_str("above"),
         }
     }
@@ -163,6 +169,9 @@ fn place(name: &str, is_example: bool) -> Option<Place> {
     if name == EMULATOR {
         return Some(Place::Emulator);
     }
+    if name == TESTKIT {
+        return Some(Place::Testkit);
+    }
     if name
         .strip_prefix(PROVIDER_PREFIX)
         .is_some_and(|vendor| !vendor.is_empty())
@@ -182,10 +191,24 @@ fn judge(from: (&str, Place), to: (&str, Place)) -> Result<(), &'static str> {
             false,
             "the emulator uses no other crate of ours, or it would share our bugs",
         ),
+        (Place::Testkit, Place::Emulator) => return Ok(()),
+        (Place::Testkit, Place::Row(to_row)) => (
+            to_row < PROVIDER_ROW,
+            "the test kit must fit every provider, so it knows none; it uses rows below theirs",
+        ),
+        (_, Place::Testkit) => (
+            false,
+            "only tests use the test kit; make it a dev-dependency",
+        ),
         (Place::Row(_), Place::Emulator) => (
             EMULATOR_USERS.contains(&from.0),
             "outside tests only the facade and the command start the emulator; make it a dev-dependency",
         ),
+        (Place::Row(PROVIDER_ROW), Place::Row(PROVIDER_ROW))
+            if from.0.starts_with(PROVIDER_PREFIX) && to.0 == DIALECTS =>
+        {
+            return Ok(());
+        }
         (Place::Row(from_row), Place::Row(to_row)) => (
             from_row > to_row,
             "a crate uses only rows below its own; move what both need down a row",
@@ -209,7 +232,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         let height = match place {
             Some(Place::Above) => i16::MIN,
             Some(Place::Row(row)) => -i16::from(*row),
-            Some(Place::Emulator) => 1,
+            Some(Place::Emulator | Place::Testkit) => 1,
             None => 2,
         };
         (height, krate.name.clone())

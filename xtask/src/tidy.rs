@@ -5,14 +5,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::workspace::{Package, Workspace};
+use crate::workspace::{Kind, Package, Workspace};
 
 /// The files every provider has under `src`.
 const PROVIDER_NEEDS: &[&str] = &[
     "lib", "config", "builder", "provider", "client", "wire", "convert", "error",
 ];
 /// The files a provider has when its vendor needs them; any other name has strayed.
-const PROVIDER_MAY: &[&str] = &["batch", "stream", "models", "dialect"];
+const PROVIDER_MAY: &[&str] = &[
+    "batch", "realtime", "stream", "models", "dialect", "auth", "storage",
+];
+/// The files of a provider that is a preset over another one's protocol.
+const PRESET_NEEDS: &[&str] = &["lib", "dialect"];
+const PRESET_MAY: &[&str] = &["config", "builder"];
 
 /// Left behind by an unfinished change.
 const LEFTOVERS: &[&str] = &["todo!(", "unimplemented!("];
@@ -38,7 +43,10 @@ pub fn check(workspace: &Workspace) -> Result<Vec<String>> {
         if package.name.starts_with("batchwright-provider-") {
             let sources = file_names(&root.join("src"))?;
             let sources: Vec<_> = sources.iter().map(String::as_str).collect();
-            findings.extend(check_provider(&package.name, &sources));
+            let is_preset = package.dependencies.iter().any(|dependency| {
+                dependency.kind == Kind::Normal && dependency.name == "batchwright-provider-openai"
+            });
+            findings.extend(check_provider(&package.name, is_preset, &sources));
             if !root.join("tests/conformance.rs").is_file() {
                 findings.push(format!(
                     "{} has no tests/conformance.rs, which proves it against the emulator as the router uses it",
@@ -128,24 +136,29 @@ fn starts_with_docs(source: &str) -> bool {
 ///
 /// A module may be a file or a folder, or both when its submodules or tests lie in the folder.
 #[must_use]
-pub fn check_provider(name: &str, entries: &[&str]) -> Vec<String> {
+pub fn check_provider(name: &str, is_preset: bool, entries: &[&str]) -> Vec<String> {
+    let (needs, may) = if is_preset {
+        (PRESET_NEEDS, PRESET_MAY)
+    } else {
+        (PROVIDER_NEEDS, PROVIDER_MAY)
+    };
     let modules: Vec<_> = entries
         .iter()
         .map(|entry| entry.strip_suffix(".rs").unwrap_or(entry))
         .collect();
-    let missing = PROVIDER_NEEDS
+    let missing = needs
         .iter()
         .filter(|needed| !modules.contains(needed))
         .map(|needed| format!("{name} has no src/{needed}.rs, which every provider has"));
     let strayed = entries
         .iter()
         .zip(&modules)
-        .filter(|(_, module)| !PROVIDER_NEEDS.contains(module) && !PROVIDER_MAY.contains(module))
+        .filter(|(_, module)| !needs.contains(module) && !may.contains(module))
         .map(|(entry, _)| {
             format!(
                 "{name} has src/{entry}, which no other provider has; use {}, {}, or a submodule of one",
-                PROVIDER_NEEDS.join(", "),
-                PROVIDER_MAY.join(", ")
+                needs.join(", "),
+                may.join(", ")
             )
         });
     missing.chain(strayed).collect()

@@ -38,8 +38,8 @@ fn wrong_edges_are_caught() {
         ),
         ("batchwright-cli", "xtask", "rows below its own"),
         (
-            "batchwright-provider-acme",
             "batchwright-provider-openai",
+            "batchwright-provider-acme",
             "rows below its own",
         ),
         // Upward.
@@ -76,6 +76,17 @@ fn wrong_edges_are_caught() {
             "batchwright-emulator",
             "make it a dev-dependency",
         ),
+        (
+            "batchwright-testkit",
+            "batchwright-provider-openai",
+            "it knows none",
+        ),
+        ("batchwright-router", "batchwright-testkit", "only tests"),
+        (
+            "batchwright-emulator",
+            "batchwright-testkit",
+            "no other crate of ours",
+        ),
         // Above.
         ("batchwright", "batchwright-benches", "nothing uses"),
         // In no row.
@@ -107,6 +118,9 @@ fn wrong_edges_are_caught() {
 fn right_edges_pass() {
     let right = [
         ("batchwright-http", "batchwright-core"),
+        ("batchwright-provider-acme", "batchwright-provider-openai"),
+        ("batchwright-testkit", "batchwright-core"),
+        ("batchwright-testkit", "batchwright-emulator"),
         ("batchwright-provider-acme", "batchwright-http"),
         ("batchwright-router", "batchwright-ledger"),
         ("batchwright-pipeline", "batchwright-realtime"),

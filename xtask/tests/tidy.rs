@@ -23,22 +23,32 @@ const WHOLE: &[&str] = &[
 
 #[test]
 fn a_provider_has_every_needed_file() {
-    assert_eq!(check_provider("p", WHOLE), Vec::<String>::new());
+    assert_eq!(check_provider("p", false, WHOLE), Vec::<String>::new());
     for missing in WHOLE {
         let rest: Vec<_> = WHOLE
             .iter()
             .copied()
             .filter(|name| name != missing)
             .collect();
-        let findings = check_provider("p", &rest);
+        let findings = check_provider("p", false, &rest);
         assert_eq!(findings.len(), 1, "without {missing}: {findings:?}");
         assert!(findings[0].contains(missing), "{findings:?}");
     }
 }
 
 #[test]
+fn a_preset_is_its_dialect() {
+    assert_eq!(
+        check_provider("p", true, &["lib.rs", "dialect.rs"]),
+        Vec::<String>::new()
+    );
+    let findings = check_provider("p", true, &["lib.rs", "client.rs"]);
+    assert_eq!(findings.len(), 2, "{findings:?}");
+}
+
+#[test]
 fn a_provider_has_no_file_of_its_own() {
-    let with = |extra: &'static str| check_provider("p", &[WHOLE, &[extra]].concat());
+    let with = |extra: &'static str| check_provider("p", false, &[WHOLE, &[extra]].concat());
     for allowed in [
         "batch.rs",
         "stream.rs",

@@ -4,7 +4,7 @@ use anyhow::bail;
 use batchwright::{
     core::{BatchProvider, ChatProvider, Error, Lane},
     emulator::{Emulator, Face},
-    openai::{API_KEY_VAR, BASE_URL_VAR, OpenAiBuilder, OpenAiConfig},
+    openai::{Dialect, OpenAiBuilder, OpenAiConfig},
     pipeline::LaneProvider,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -42,8 +42,8 @@ pub(crate) struct Built {
 const KNOWN: &[Known] = &[Known {
     name: "openai",
     prefix: "OPENAI_",
-    key: API_KEY_VAR,
-    base_url: BASE_URL_VAR,
+    key: Dialect::OPENAI.key_var,
+    base_url: "OPENAI_BASE_URL",
     face: Face::OpenAi,
     build: |pairs, connection| {
         let mut builder = OpenAiBuilder::from(OpenAiConfig::from_env(pairs.clone())?)

@@ -1,7 +1,7 @@
 //! One HTTP exchange: what is sent, what it may cost in time and memory, and what came back.
 
 use crate::{HintNames, RetryHints, Secret, hints::retry_hints, incoming::Whole};
-use batchwright_core::{ByteStream, Error, ErrorKind, Result, RetryClass, SealedBatch, SealedBody};
+use batchwright_core::{ByteStream, Error, ErrorKind, Result, SealedBatch, SealedBody};
 use bytes::Bytes;
 use futures::StreamExt;
 use reqwest::{
@@ -397,6 +397,16 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// A whole answer, as tests of what reads one make it.
+    pub fn new(status: u16, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
+        Self {
+            status,
+            headers,
+            body: body.into(),
+            complete: true,
+        }
+    }
+
     /// Whether the status is 2xx.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
@@ -508,8 +518,7 @@ impl StreamReply {
         Err(Error::new(
             ErrorKind::Unsupported,
             format!("download the results: the provider does not start at byte {offset}"),
-        )
-        .with_class(RetryClass::RowFatal))
+        ))
     }
 
     /// Reads the rest, as [`HttpClient::send`](crate::HttpClient::send) would have: for error statuses.

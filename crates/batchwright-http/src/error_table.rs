@@ -365,7 +365,6 @@ fn said(body: &[u8], content_type: Option<&str>, secrets: &[&Secret]) -> VendorE
 mod tests {
     use super::*;
     use crate::{HeaderMap, HeaderName, HeaderValue};
-    use bytes::Bytes;
 
     const TABLE: ErrorTable = ErrorTable::new(&[
         ("API_KEY_INVALID", Unauthenticated, JobStop),
@@ -384,12 +383,7 @@ mod tests {
                 (name, HeaderValue::from_str(value).unwrap())
             })
             .collect();
-        Reply {
-            status,
-            headers,
-            body: Bytes::copy_from_slice(body.as_bytes()),
-            complete: true,
-        }
+        Reply::new(status, headers, body.to_owned())
     }
 
     fn judge(status: u16, body: &str) -> Error {

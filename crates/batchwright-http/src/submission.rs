@@ -56,12 +56,7 @@ mod tests {
     use crate::HeaderMap;
 
     fn answer(status: u16, body: &'static str) -> Result<String, SubmitError> {
-        let reply = Reply {
-            status,
-            headers: HeaderMap::new(),
-            body: body.into(),
-            complete: true,
-        };
+        let reply = Reply::new(status, HeaderMap::new(), body);
         let id = |body: &[u8]| Some(String::from_utf8_lossy(body).into_owned());
         submitted(Ok(reply), id, |_| Error::new(ErrorKind::InvalidRequest, ""))
     }

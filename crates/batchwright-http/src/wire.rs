@@ -11,7 +11,7 @@
 //! struct Batch {
 //!     #[serde(default, deserialize_with = "wire::word")]
 //!     id: Option<String>,
-//!     #[serde(default, deserialize_with = "wire::count")]
+//!     #[serde(default, deserialize_with = "wire::int64")]
 //!     request_count: Option<u64>,
 //!     #[serde(default, deserialize_with = "wire::instant")]
 //!     created_at: Option<Timestamp>,
@@ -42,12 +42,20 @@ pub fn word<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Err
     }))
 }
 
-/// A whole number of at least 0, also as a decimal text, as ProtoJSON writes 64 bits; a float or a negative number is
-/// unknown (F-057).
+/// A whole number of at least 0; a float, a text or a negative number is unknown (F-057).
 ///
 /// # Errors
 /// Where the JSON around it is broken.
 pub fn count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    let raw = Option::<&'de RawValue>::deserialize(from)?;
+    Ok(raw.and_then(|raw| raw.get().parse().ok()))
+}
+
+/// As [`count`], and a decimal text too, as ProtoJSON writes 64 bits; Google's `"-1"` for unknown is unknown.
+///
+/// # Errors
+/// Where the JSON around it is broken.
+pub fn int64<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     let raw = Option::<&'de RawValue>::deserialize(from)?;
     Ok(raw.and_then(|raw| unquoted(raw).parse().ok()))
 }
@@ -166,6 +174,8 @@ mod tests {
         id: Option<String>,
         #[serde(default, deserialize_with = "count")]
         bytes: Option<u64>,
+        #[serde(default, deserialize_with = "int64")]
+        long: Option<u64>,
         #[serde(default, deserialize_with = "instant")]
         at: Option<Timestamp>,
     }
@@ -178,8 +188,7 @@ mod tests {
     fn f_057_odd_numbers_are_unknown_and_big_ids_keep_their_digits() {
         for (json, bytes) in [
             (r#"{"bytes":7}"#, Some(7)),
-            (r#"{"bytes":"7"}"#, Some(7)),
-            (r#"{"bytes":"-1"}"#, None),
+            (r#"{"bytes":"7"}"#, None),
             (r#"{"bytes":7.5}"#, None),
             (r#"{"bytes":-7}"#, None),
             (r#"{"bytes":99999999999999999999999}"#, None),
@@ -188,6 +197,15 @@ mod tests {
             ("{}", None),
         ] {
             assert_eq!(read(json).bytes, bytes, "{json}");
+        }
+        for (json, long) in [
+            (r#"{"long":7}"#, Some(7)),
+            (r#"{"long":"7"}"#, Some(7)),
+            (r#"{"long":"-1"}"#, None),
+            (r#"{"long":""}"#, None),
+            (r#"{"long":null}"#, None),
+        ] {
+            assert_eq!(read(json).long, long, "{json}");
         }
         let id = |json: &str| read(json).id;
         assert_eq!(

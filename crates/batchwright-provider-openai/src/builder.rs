@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::config::{ChatApi, OpenAiConfig};
+use crate::convert::RESPONSES;
 use crate::provider::OpenAi;
 use batchwright_core::{Error, ErrorKind, ModelSpec, Result};
 use batchwright_http::{HttpClientBuilder, Secret};
@@ -56,6 +57,12 @@ impl OpenAiBuilder {
         self
     }
 
+    /// Sets the window a batch is created with, where the service has several.
+    pub fn completion_window(mut self, window: impl Into<String>) -> Self {
+        self.config.completion_window = window.into();
+        self
+    }
+
     /// Bounds one direct call.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.config.attempt_timeout = timeout;
@@ -85,7 +92,8 @@ impl OpenAiBuilder {
     ///
     /// # Errors
     /// `ConfigInvalid` where a setting is unusable: a base URL that is none or is plain http, a key no
-    /// header can hold, a name that is not of `a-z`, `0-9`, `-` and `_`, a timeout of zero, a certificate that is none.
+    /// header can hold, a name that is not of `a-z`, `0-9`, `-` and `_`, a timeout of zero, a certificate that is
+    /// none, the Responses API of a service without it.
     pub fn build(self) -> Result<OpenAi> {
         let config = self.config;
         if config.attempt_timeout.is_zero() {
@@ -97,8 +105,22 @@ impl OpenAiBuilder {
         // The same rule as where the name is used, so that it cannot be too wide here.
         ModelSpec::new(&config.name, "model")
             .map_err(|error| error.context("check the provider's name"))?;
+        let capability = (config.dialect.capability)();
+        let has_responses = capability
+            .realtime_endpoints
+            .iter()
+            .any(|path| path == RESPONSES);
+        if config.chat_api == ChatApi::Responses && !has_responses {
+            return Err(Error::new(
+                ErrorKind::ConfigInvalid,
+                format!(
+                    "build the provider: {} has no Responses API",
+                    config.dialect.name
+                ),
+            ));
+        }
         let client = Client::new(&config)?;
-        Ok(OpenAi::assemble(client, config))
+        Ok(OpenAi::assemble(client, config, capability))
     }
 }
 

@@ -5,12 +5,13 @@
 use crate::batch::{FILES_LIMIT, LIST_LIMIT};
 use crate::config::OpenAiConfig;
 use crate::convert::{CHAT_COMPLETIONS, EMBEDDINGS, RESPONSES};
-use crate::error::{Asked, reply_error};
+use crate::dialect::{Dialect, Paging};
 use batchwright_core::{Error, ErrorKind, Result, RetryPolicy};
 use batchwright_http::{
-    BaseUrl, Body, Call, HttpClient, Limits, Reply, Secret, StreamReply, Url,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE},
+    Asked, BaseUrl, Body, Call, HttpClient, Limits, Reply, Secret, StreamReply, Url,
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
+use serde::Deserialize;
 use std::time::Duration;
 
 /// What every endpoint's path begins with in the vendor's spelling, and what the base URL ends in.
@@ -20,6 +21,9 @@ const VERSION: &str = "/v1/";
 const ADDED_HEADERS: usize = 6;
 
 pub(crate) struct Client {
+    pub(crate) dialect: &'static Dialect,
+    /// The window batches are created with.
+    pub(crate) window: String,
     http: HttpClient,
     base: BaseUrl,
     key: Secret,
@@ -35,7 +39,14 @@ impl Client {
     pub(crate) fn new(config: &OpenAiConfig) -> Result<Self> {
         let base = BaseUrl::parse(&config.base_url, config.allow_plain_http)?;
         let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, config.api_key.header_value("Bearer ")?);
+        let auth = HeaderName::try_from(config.dialect.auth_header).map_err(|_| {
+            Error::new(
+                ErrorKind::ConfigInvalid,
+                "use the key: its header has no valid name",
+            )
+        })?;
+        let key = config.api_key.header_value(config.dialect.auth_prefix)?;
+        headers.insert(auth, key);
         for (name, value) in [
             ("openai-organization", &config.organization),
             ("openai-project", &config.project),
@@ -52,11 +63,13 @@ impl Client {
         }
         let join = |endpoint| Ok((endpoint, base.join(below_version(endpoint)?)?));
         Ok(Self {
+            dialect: config.dialect,
+            window: config.completion_window.clone(),
             http: config.http.clone().build()?,
             inference: [join(CHAT_COMPLETIONS)?, join(RESPONSES)?, join(EMBEDDINGS)?],
             headers,
             key: config.api_key.clone(),
-            answer: within(Limits::answer(), config.attempt_timeout),
+            answer: Limits::answer().within(config.attempt_timeout),
             reads: RetryPolicy::for_reads(),
             base,
         })
@@ -74,7 +87,7 @@ impl Client {
             Some((_, url)) => url.clone(),
             None => self.base.join(below_version(endpoint)?)?,
         };
-        let limits = timeout.map_or(self.answer, |timeout| within(self.answer, timeout));
+        let limits = timeout.map_or(self.answer, |timeout| self.answer.within(timeout));
         let call = self.with_headers(Call::post("send the request", url));
         self.http.send(call.json(body).limits(limits)).await
     }
@@ -110,15 +123,10 @@ impl Client {
     /// A file's bytes, from `offset` on if the server can.
     pub(crate) async fn content(&self, id: &str, offset: u64) -> Result<StreamReply> {
         let url = self.url(&["files", id, "content"])?;
-        let mut call = self
+        let call = self
             .with_headers(Call::get("download the results", url))
-            .limits(Limits::download());
-        if offset > 0 {
-            let range = HeaderValue::from_str(&format!("bytes={offset}-")).map_err(|error| {
-                Error::new(ErrorKind::Unexpected, "name the range").with_source(error)
-            })?;
-            call = call.header(RANGE, range);
-        }
+            .limits(Limits::download())
+            .range_from(offset);
         self.http.stream(call).await
     }
 
@@ -137,7 +145,10 @@ impl Client {
         let mut url = self.url(&["batches"])?;
         url.query_pairs_mut()
             .append_pair("limit", &LIST_LIMIT.to_string())
-            .extend_pairs(after.map(|after| ("after", after)));
+            .extend_pairs(after.map(|after| match self.dialect.paging {
+                Paging::After => ("after", after),
+                Paging::Cursor => ("cursor", after),
+            }));
         self.read("list the batches", url).await
     }
 
@@ -149,7 +160,12 @@ impl Client {
 
     /// The error of a reply that is no success.
     pub(crate) fn refused(&self, asked: Asked, reply: &Reply) -> Error {
-        reply_error(asked, reply, &self.key)
+        self.dialect.errors.of_reply(asked, reply, &[&self.key])
+    }
+
+    /// The object a successful answer holds.
+    pub(crate) fn object<'a, T: Deserialize<'a>>(&self, reply: &'a Reply) -> Result<T> {
+        self.dialect.errors.object(reply, &[&self.key])
     }
 
     async fn read(&self, operation: &'static str, url: Url) -> Result<Reply> {
@@ -177,12 +193,4 @@ fn below_version(endpoint: &str) -> Result<&str> {
             "send the request: the endpoint of a raw body must begin with /v1/",
         )
     })
-}
-
-/// `limits` with no wait above `total`.
-fn within(limits: Limits, total: Duration) -> Limits {
-    limits
-        .with_total(total)
-        .with_first_byte(total)
-        .with_idle(limits.idle.min(total))
 }

@@ -1,20 +1,9 @@
 //! Every setting of the provider, its default and its unit.
 
+use crate::dialect::Dialect;
 use batchwright_core::{Error, ErrorKind, Result};
 use batchwright_http::{BaseUrl, HttpClient, HttpClientBuilder, Secret};
 use std::{fmt, time::Duration};
-
-/// The environment variable that holds the API key.
-pub const API_KEY_VAR: &str = "OPENAI_API_KEY";
-/// The environment variable that holds another base URL.
-pub const BASE_URL_VAR: &str = "OPENAI_BASE_URL";
-/// The environment variable that names the organization.
-pub const ORGANIZATION_VAR: &str = "OPENAI_ORG_ID";
-/// The environment variable that names the project.
-pub const PROJECT_VAR: &str = "OPENAI_PROJECT_ID";
-
-/// OpenAI's own base URL. Regional hosts such as `https://eu.api.openai.com/v1` are set instead of it.
-pub const DEFAULT_BASE_URL: &str = "https://api.openai.com/v1";
 
 /// Which API a conversation goes to. Embeddings and raw bodies go to their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,9 +22,12 @@ pub enum ChatApi {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct OpenAiConfig {
+    /// The service. Default [`Dialect::OPENAI`].
+    pub dialect: &'static Dialect,
     /// The API key.
     pub api_key: Secret,
-    /// The URL that ends in the version. Default [`DEFAULT_BASE_URL`].
+    /// The URL that ends in the version. Default: the dialect's; regional hosts such as
+    /// `https://eu.api.openai.com/v1` are set instead of it.
     pub base_url: String,
     /// The organization, where a key reaches several. Default: the key's own.
     pub organization: Option<String>,
@@ -44,9 +36,11 @@ pub struct OpenAiConfig {
     pub project: Option<String>,
     /// Which API a conversation goes to. Default [`ChatApi::ChatCompletions`].
     pub chat_api: ChatApi,
-    /// The provider's name in results, prices and batch handles. Default `openai`; a compatible service
-    /// gives its own.
+    /// The provider's name in results, prices and batch handles. Default: the dialect's.
     pub name: String,
+    /// The window a batch is created with, as the service writes it. Default: the dialect's, which for OpenAI is
+    /// the only one, `24h`.
+    pub completion_window: String,
     /// The longest one direct call may take, from the first byte sent to the last one read. Default
     /// 600 s as in the vendor's own client; flex wants 900 s.
     pub attempt_timeout: Duration,
@@ -59,48 +53,77 @@ pub struct OpenAiConfig {
 }
 
 impl OpenAiConfig {
-    /// The defaults, with this key.
+    /// OpenAI's defaults, with this key.
     pub fn new(api_key: impl Into<String>) -> Self {
+        Self::of(&Dialect::OPENAI, api_key)
+    }
+
+    /// A dialect's defaults, with this key.
+    pub fn of(dialect: &'static Dialect, api_key: impl Into<String>) -> Self {
         Self {
+            dialect,
             api_key: Secret::new(api_key.into()),
-            base_url: DEFAULT_BASE_URL.to_owned(),
+            base_url: dialect.base_url.to_owned(),
             organization: None,
             project: None,
             chat_api: ChatApi::default(),
-            name: "openai".to_owned(),
+            name: dialect.name.to_owned(),
+            completion_window: dialect.window.to_owned(),
             attempt_timeout: Duration::from_secs(600),
             http: HttpClient::builder(),
             allow_plain_http: false,
         }
     }
 
-    /// The settings that stand in `pairs`, such as `std::env::vars()`; an empty value counts as unset.
+    /// OpenAI's settings that stand in `pairs`, such as `std::env::vars()`; an empty value counts as unset.
     ///
     /// # Errors
-    /// `ConfigInvalid` where [`API_KEY_VAR`] is missing.
+    /// `ConfigInvalid` where the key is missing.
     pub fn from_env<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Result<Self>
     where
         K: AsRef<str>,
         V: Into<String>,
     {
-        let mut config = Self::new(String::new());
+        Self::from_env_of(&Dialect::OPENAI, pairs)
+    }
+
+    /// A dialect's settings that stand in `pairs`, under the names the dialect gives them.
+    ///
+    /// # Errors
+    /// As [`OpenAiConfig::from_env`].
+    pub fn from_env_of<K, V>(
+        dialect: &'static Dialect,
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self>
+    where
+        K: AsRef<str>,
+        V: Into<String>,
+    {
+        let mut config = Self::of(dialect, String::new());
         let mut has_key = false;
         for (name, value) in pairs {
-            let slot = match name.as_ref() {
-                API_KEY_VAR | BASE_URL_VAR | ORGANIZATION_VAR | PROJECT_VAR => name.as_ref(),
-                _ => continue,
-            };
+            let name = Some(name.as_ref());
+            let is_key = name == Some(dialect.key_var);
+            let slots = [
+                dialect.base_url_var,
+                dialect.organization_var,
+                dialect.project_var,
+            ];
+            let slot = slots.iter().position(|slot| *slot == name);
+            if !is_key && slot.is_none() {
+                continue;
+            }
             let value: String = value.into();
             if value.trim().is_empty() {
                 continue;
             }
             match slot {
-                API_KEY_VAR => {
+                _ if is_key => {
                     config.api_key = Secret::new(value);
                     has_key = true;
                 }
-                BASE_URL_VAR => config.base_url = value,
-                ORGANIZATION_VAR => config.organization = Some(value),
+                Some(0) => config.base_url = value,
+                Some(1) => config.organization = Some(value),
                 _ => config.project = Some(value),
             }
         }
@@ -109,7 +132,7 @@ impl OpenAiConfig {
         }
         Err(Error::new(
             ErrorKind::ConfigInvalid,
-            format!("find the API key: set {API_KEY_VAR}"),
+            format!("find the API key: set {}", dialect.key_var),
         ))
     }
 }
@@ -125,6 +148,7 @@ impl fmt::Debug for OpenAiConfig {
             .field("organization", &self.organization)
             .field("project", &self.project)
             .field("chat_api", &self.chat_api)
+            .field("completion_window", &self.completion_window)
             .field("attempt_timeout", &self.attempt_timeout)
             .field("http", &self.http)
             .field("allow_plain_http", &self.allow_plain_http)
@@ -139,21 +163,21 @@ mod tests {
     #[test]
     fn settings_come_from_pairs_and_empty_ones_are_unset() {
         let config = OpenAiConfig::from_env([
-            (API_KEY_VAR, "k"),
-            (BASE_URL_VAR, " "),
-            (ORGANIZATION_VAR, "org-1"),
-            (PROJECT_VAR, "proj_1"),
+            ("OPENAI_API_KEY", "k"),
+            ("OPENAI_BASE_URL", " "),
+            ("OPENAI_ORG_ID", "org-1"),
+            ("OPENAI_PROJECT_ID", "proj_1"),
             ("PATH", "/bin"),
         ])
         .unwrap();
-        assert_eq!(config.base_url, DEFAULT_BASE_URL);
+        assert_eq!(config.base_url, Dialect::OPENAI.base_url);
         assert_eq!(config.organization.as_deref(), Some("org-1"));
         assert_eq!(config.project.as_deref(), Some("proj_1"));
     }
 
     #[test]
     fn a_missing_key_names_its_variable_and_stops() {
-        for pairs in [vec![], vec![(API_KEY_VAR, "")]] {
+        for pairs in [vec![], vec![("OPENAI_API_KEY", "")]] {
             let error = OpenAiConfig::from_env(pairs).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
             assert!(error.is_job_stop());

@@ -1,36 +1,26 @@
-//! OpenAI's answers to core's errors: one function, one table.
-//!
-//! Order: the transport's phase is settled by `batchwright-http` before anything gets here; then the
-//! server's own instruction, the code or type in the body, the status. Sentences are not read, but for the
-//! one prefix that tells a request larger than the limit from a full minute.
+//! OpenAI's answers to core's errors, as a table for the rule all vendors share.
 //!
 //! Source of every row: <https://platform.openai.com/docs/guides/error-codes>, read 2026-11-22, and the
 //! official SDK's types of that day.
 
 use ErrorKind::{
-    ConfigInvalid, Conflict, ContentFiltered, ContextTooLong, InvalidRequest, NotFound, Overloaded,
-    PermissionDenied, ProviderFault, QuotaExceeded, RateLimited, Timeout, Unauthenticated,
+    ContentFiltered, ContextTooLong, InvalidRequest, NotFound, Overloaded, PermissionDenied,
+    ProviderFault, QuotaExceeded, RateLimited, Unauthenticated,
 };
 use RetryClass::{Ambiguous, JobStop, Rejected, RowFatal};
-use batchwright_core::{Error, ErrorKind, RetryClass};
-use batchwright_http::{
-    HeaderMap, Reply, Secret, VendorError, error_text, header, redact_with, retry_hints,
-};
-use serde_json::value::RawValue;
+use batchwright_core::{ErrorKind, RetryClass};
+use batchwright_http::{CodeRow, ErrorTable};
 
-/// What was asked, since 409 means different things to different calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
-    /// An answer, by a direct call or as a row of a batch.
-    Inference,
-    /// A file or batch to be stored, read, listed or deleted.
-    Object,
-    /// A batch to be cancelled.
-    Cancel,
-}
+/// How OpenAI's errors are read.
+pub(crate) const ERRORS: ErrorTable = ErrorTable::new(CODES)
+    .with_money(&["quota", "billing", "credit", "spend", "usage_limit"])
+    // The only sentence that is read: one request above the limit of a minute, which never fits (F-002).
+    .with_too_large(&["Request too large"])
+    // As a type it also comes with 413.
+    .with_vague_types(&["server_error"]);
 
 /// Codes and types that settle the matter whatever the status is.
-const CODES: &[(&str, ErrorKind, RetryClass)] = &[
+const CODES: &[CodeRow] = &[
     ("context_length_exceeded", ContextTooLong, RowFatal),
     ("unsupported_parameter", InvalidRequest, RowFatal),
     ("unsupported_value", InvalidRequest, RowFatal),
@@ -70,203 +60,24 @@ const CODES: &[(&str, ErrorKind, RetryClass)] = &[
 /// The code of the one failed batch whose input may be submitted again (F-010).
 pub(crate) const QUEUE_FULL: &str = "token_limit_exceeded";
 
-/// Parts of a 429's code or type that mean money, for codes newer than this table.
-const MONEY: &[&str] = &["quota", "billing", "credit", "spend", "usage_limit"];
-
-/// The only sentence that is read: one request above the limit of a minute, which never fits (F-002).
-const TOO_LARGE: &str = "Request too large";
-
-/// The error of a reply that is no success. `key` is removed from whatever the server echoes (F-203).
-pub(crate) fn reply_error(asked: Asked, reply: &Reply, key: &Secret) -> Error {
-    http_error(asked, reply.status, &reply.headers, &reply.body, key)
-}
-
-/// The error of an HTTP answer that is no success.
-pub(crate) fn http_error(
-    asked: Asked,
-    status: u16,
-    headers: &HeaderMap,
-    body: &[u8],
-    key: &Secret,
-) -> Error {
-    let hints = retry_hints(headers);
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let mut said = said(body, content_type);
-    for text in [
-        &mut said.message,
-        &mut said.code,
-        &mut said.kind,
-        &mut said.param,
-    ] {
-        *text = text.take().map(|text| redact_with(&text, &[key]));
-    }
-    let error = judged(asked, Some(status), said, hints.should_retry);
-    hints.apply(error.with_status(status))
-}
-
-/// The error a row of a batch ended in: the same table, without headers.
-pub(crate) fn row_error(status: u16, body: &[u8]) -> Error {
-    judged(Asked::Inference, Some(status), said(body, None), None).with_status(status)
-}
-
-/// The error inside a body that came with a success (F-050); `None` where the field says there is none.
-/// A number as its code is the status that was meant.
-pub(crate) fn inner_error(error: &RawValue) -> Option<Error> {
-    if matches!(error.get(), "null" | "false" | "{}" | "\"\"" | "[]") {
-        return None;
-    }
-    let said = said(error.get().as_bytes(), None);
-    let status = said.status;
-    Some(judged(Asked::Inference, status, said, None))
-}
-
-/// The kind of a failed batch's code where it says that nobody is served, whatever the rows are (F-027).
-pub(crate) fn account_fault(code: &str) -> Option<ErrorKind> {
-    CODES
-        .iter()
-        .find(|(known, _, class)| *known == code && *class == JobStop)
-        .map(|&(_, kind, _)| kind)
-        .or_else(|| {
-            MONEY
-                .iter()
-                .any(|part| code.contains(part))
-                .then_some(QuotaExceeded)
-        })
-}
-
-/// A success without an answer in it: it may have been paid (F-051).
-pub(crate) fn hollow(message: &'static str) -> Error {
-    Error::new(ProviderFault, message)
-}
-
-/// What a body says, or its first words where it is none of an error's forms, such as a gateway's HTML.
-fn said(body: &[u8], content_type: Option<&str>) -> VendorError {
-    VendorError::from_body(body).unwrap_or_else(|| {
-        let mut said = VendorError::default();
-        said.message = Some(error_text(body, content_type)).filter(|text| !text.is_empty());
-        said
-    })
-}
-
-fn judged(
-    asked: Asked,
-    status: Option<u16>,
-    said: VendorError,
-    should_retry: Option<bool>,
-) -> Error {
-    let (kind, class) = verdict(asked, status, &said, should_retry);
-    let mut error = Error::new(kind, said.text()).with_class(class);
-    if let Some(code) = said.code.or(said.kind) {
-        error = error.with_code(code);
-    }
-    if let Some(param) = said.param {
-        error = error.with_param(param);
-    }
-    error
-}
-
-/// The table's rule. Without a status the error stood inside a success.
-fn verdict(
-    asked: Asked,
-    status: Option<u16>,
-    said: &VendorError,
-    should_retry: Option<bool>,
-) -> (ErrorKind, RetryClass) {
-    let (kind, class) = match by_code(said) {
-        // A code that says the limit of a minute, for a request above it, never fits (F-002).
-        Some((RateLimited, _)) if too_large(said) => (InvalidRequest, RowFatal),
-        Some(known) => known,
-        None => by_status(asked, status, said, should_retry),
-    };
-    // The server's own instruction makes a final row worth another try; it never lifts a stop, and a
-    // cancel of what has ended is not to be repeated (F-017).
-    if class == RowFatal && should_retry == Some(true) && asked != Asked::Cancel {
-        return (kind, Rejected);
-    }
-    (kind, class)
-}
-
-fn by_code(said: &VendorError) -> Option<(ErrorKind, RetryClass)> {
-    let find = |word: &str| {
-        CODES
-            .iter()
-            .find(|(known, ..)| *known == word)
-            .map(|&(_, kind, class)| (kind, class))
-    };
-    let kind = said.kind.as_deref().filter(|kind| *kind != "server_error");
-    said.code
-        .as_deref()
-        .and_then(find)
-        .or_else(|| kind.and_then(find))
-}
-
-fn too_large(said: &VendorError) -> bool {
-    said.message
-        .as_deref()
-        .is_some_and(|message| message.starts_with(TOO_LARGE))
-}
-
-fn by_status(
-    asked: Asked,
-    status: Option<u16>,
-    said: &VendorError,
-    should_retry: Option<bool>,
-) -> (ErrorKind, RetryClass) {
-    match status {
-        Some(429) => {
-            let money = [&said.code, &said.kind]
-                .into_iter()
-                .flatten()
-                .any(|word| MONEY.iter().any(|part| word.contains(part)));
-            match () {
-                () if money || should_retry == Some(false) => (QuotaExceeded, JobStop),
-                () if too_large(said) => (InvalidRequest, RowFatal),
-                () => (RateLimited, Rejected),
-            }
-        }
-        Some(401) => (Unauthenticated, JobStop),
-        Some(402) => (QuotaExceeded, JobStop),
-        Some(403) => (PermissionDenied, JobStop),
-        // Without a code: a file, a batch or a path that is not there.
-        Some(404 | 410) => (NotFound, RowFatal),
-        // The gateway's clock ran out; the work may have gone on.
-        Some(408) => (Timeout, Ambiguous),
-        Some(409) if asked == Asked::Cancel => (Conflict, RowFatal),
-        // Elsewhere it is a lock, and nothing was done.
-        Some(409) => (Conflict, Rejected),
-        Some(425) => (Overloaded, Rejected),
-        Some(400..=499) => (InvalidRequest, RowFatal),
-        // Without a word of the provider's a proxy may say it, after the work was done.
-        Some(503 | 529)
-            if asked == Asked::Inference && said.code.is_none() && said.kind.is_none() =>
-        {
-            (Overloaded, Ambiguous)
-        }
-        Some(503 | 529) => (Overloaded, Rejected),
-        // The key must not follow to another place: the base URL is to be set right.
-        Some(300..=399) => (ConfigInvalid, JobStop),
-        // Every other 5xx by its range, and what has no status at all: it may have been paid (F-023).
-        _ => (ProviderFault, Ambiguous),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use batchwright_http::HeaderValue;
+    use ErrorKind::{ConfigInvalid, Conflict, Timeout};
+    use batchwright_core::Error;
+    use batchwright_http::{Asked, HeaderName, HeaderValue, Reply, Secret};
 
     fn judge(asked: Asked, status: u16, headers: &[(&'static str, &str)], body: &str) -> Error {
         let headers = headers
             .iter()
             .map(|(name, value)| {
-                let name = header::HeaderName::from_static(name);
+                let name = HeaderName::from_static(name);
                 (name, HeaderValue::from_str(value).unwrap())
             })
             .collect();
         let key = Secret::new("CANARY-KEY-0123456789".to_owned());
-        http_error(asked, status, &headers, body.as_bytes(), &key)
+        let reply = Reply::new(status, headers, body.to_owned());
+        ERRORS.of_reply(asked, &reply, &[&key])
     }
 
     fn body(code: &str, r#type: &str, message: &str) -> String {
@@ -416,8 +227,9 @@ mod tests {
     #[test]
     fn f_050_an_error_within_a_success_is_judged_by_its_own_code() {
         let inner = |json: &str| {
-            let raw = RawValue::from_string(json.to_owned()).unwrap();
-            inner_error(&raw).map(|error| (error.kind(), error.class()))
+            ERRORS
+                .within(json)
+                .map(|error| (error.kind(), error.class()))
         };
         for (json, verdict) in [
             (r#"{"message":"x","code":400}"#, (InvalidRequest, RowFatal)),

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod config;
+mod dialect;
 
 mod builder;
 mod provider;
@@ -11,11 +12,11 @@ mod wire;
 mod convert;
 
 mod batch;
+mod realtime;
+
 mod error;
 
 pub use builder::OpenAiBuilder;
-pub use config::{
-    API_KEY_VAR, BASE_URL_VAR, ChatApi, DEFAULT_BASE_URL, ORGANIZATION_VAR, OpenAiConfig,
-    PROJECT_VAR,
-};
+pub use config::{ChatApi, OpenAiConfig};
+pub use dialect::{Dialect, Paging};
 pub use provider::OpenAi;

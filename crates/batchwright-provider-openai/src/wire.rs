@@ -3,6 +3,8 @@
 //! What comes in is read with three rules: a field nobody needs never spoils an answer, `null` means
 //! absent (F-054), and a number of an odd form is unknown rather than wrong (F-057).
 
+use batchwright_core::Timestamp;
+use batchwright_http::wire::{BorrowedText, count, instant, word};
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, value::RawValue};
@@ -136,7 +138,7 @@ pub(crate) struct Schema<'a> {
 pub(crate) struct CreateBatch<'a> {
     pub(crate) input_file_id: &'a str,
     pub(crate) endpoint: &'a str,
-    pub(crate) completion_window: &'static str,
+    pub(crate) completion_window: &'a str,
     pub(crate) metadata: CreateMetadata<'a>,
 }
 
@@ -330,6 +332,15 @@ pub(crate) struct Page<'a> {
     pub(crate) has_more: Option<bool>,
     #[serde(default, deserialize_with = "word")]
     pub(crate) last_id: Option<String>,
+    #[serde(default)]
+    pub(crate) paging: Option<PagingWire>,
+}
+
+/// How a list with cursors goes on.
+#[derive(Deserialize)]
+pub(crate) struct PagingWire {
+    #[serde(default, deserialize_with = "word")]
+    pub(crate) next_cursor: Option<String>,
 }
 
 /// A batch.
@@ -347,16 +358,16 @@ pub(crate) struct BatchObject<'a> {
     pub(crate) error_file_id: Option<String>,
     #[serde(default, borrow)]
     pub(crate) errors: Option<&'a RawValue>,
-    #[serde(default, deserialize_with = "count")]
-    pub(crate) created_at: Option<u64>,
-    #[serde(default, deserialize_with = "count")]
-    pub(crate) completed_at: Option<u64>,
-    #[serde(default, deserialize_with = "count")]
-    pub(crate) failed_at: Option<u64>,
-    #[serde(default, deserialize_with = "count")]
-    pub(crate) expired_at: Option<u64>,
-    #[serde(default, deserialize_with = "count")]
-    pub(crate) cancelled_at: Option<u64>,
+    #[serde(default, deserialize_with = "instant")]
+    pub(crate) created_at: Option<Timestamp>,
+    #[serde(default, deserialize_with = "instant")]
+    pub(crate) completed_at: Option<Timestamp>,
+    #[serde(default, deserialize_with = "instant")]
+    pub(crate) failed_at: Option<Timestamp>,
+    #[serde(default, deserialize_with = "instant")]
+    pub(crate) expired_at: Option<Timestamp>,
+    #[serde(default, deserialize_with = "instant")]
+    pub(crate) cancelled_at: Option<Timestamp>,
     #[serde(default, borrow)]
     pub(crate) request_counts: Option<&'a RawValue>,
     #[serde(default, borrow)]
@@ -484,10 +495,6 @@ impl<'a> Visitor<'a> for ResultLineVisitor<'_, 'a> {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
-
 /// A vector as a list of numbers, or as base64 of little-endian `f32`s (`encoding_format: "base64"`).
 pub(crate) struct Vector(pub(crate) Vec<f32>);
 
@@ -548,98 +555,9 @@ fn floats_from_base64(text: &str) -> Option<Vec<f32>> {
     floats.remainder().is_empty().then_some(vector)
 }
 
-/// A text, or a number kept as its digits (ids may be integers beyond 2^53); anything else is absent.
-pub(crate) fn word<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    let raw = Option::<&'de RawValue>::deserialize(from)?;
-    Ok(raw.and_then(|raw| match raw.get().as_bytes().first()? {
-        b'"' => text(raw),
-        b'-' | b'0'..=b'9' => Some(raw.get().to_owned()),
-        _ => None,
-    }))
-}
-
-/// A whole number of at least 0; a float, a text or a negative number is unknown (F-057).
-pub(crate) fn count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    let raw = Option::<&'de RawValue>::deserialize(from)?;
-    Ok(raw.and_then(|raw| raw.get().parse().ok()))
-}
-
-/// The text a raw JSON text holds. A lone surrogate becomes U+FFFD: a paid answer is not thrown away for
-/// it, and the raw body still has it.
-pub(crate) fn text(raw: &RawValue) -> Option<String> {
-    struct Lossy;
-    impl Visitor<'_> for Lossy {
-        type Value = String;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a text")
-        }
-
-        fn visit_bytes<E>(self, bytes: &[u8]) -> Result<String, E> {
-            Ok(String::from_utf8_lossy(bytes).into_owned())
-        }
-    }
-    if !raw.get().starts_with('"') {
-        return None;
-    }
-    serde_json::from_str(raw.get()).ok().or_else(|| {
-        serde_json::Deserializer::from_str(raw.get())
-            .deserialize_bytes(Lossy)
-            .ok()
-    })
-}
-
-/// The text of a field that is there and not empty.
-pub(crate) fn some_text(raw: Option<&RawValue>) -> Option<String> {
-    raw.and_then(text).filter(|text| !text.is_empty())
-}
-
-/// Reads a field whose oddness must not spoil what stands around it.
-pub(crate) fn lenient<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
-    raw.and_then(|raw| serde_json::from_str(raw.get()).ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn raw(json: &str) -> Box<RawValue> {
-        RawValue::from_string(json.to_owned()).unwrap()
-    }
-
-    #[test]
-    fn f_057_odd_numbers_are_unknown_and_big_ids_keep_their_digits() {
-        let read = |json: &str| serde_json::from_str::<FileObject>(json).unwrap();
-        for (json, bytes) in [
-            (r#"{"bytes":7}"#, Some(7)),
-            (r#"{"bytes":7.5}"#, None),
-            (r#"{"bytes":"7"}"#, None),
-            (r#"{"bytes":-7}"#, None),
-            (r#"{"bytes":99999999999999999999999}"#, None),
-            (r#"{"bytes":null}"#, None),
-            (r#"{"bytes":{"a":[1]}}"#, None),
-            ("{}", None),
-        ] {
-            assert_eq!(read(json).bytes, bytes, "{json}");
-        }
-        let id = |json: &str| read(json).id;
-        assert_eq!(
-            id(r#"{"id":123456789012345678901234567890}"#).as_deref(),
-            Some("123456789012345678901234567890")
-        );
-        assert_eq!(id(r#"{"id":{"a":1}}"#), None);
-        assert_eq!(id(r#"{"id":"a\"b"}"#).as_deref(), Some("a\"b"));
-    }
-
-    #[test]
-    fn f_059_a_lone_surrogate_costs_one_character_not_the_answer() {
-        assert_eq!(
-            text(&raw(r#""a\ud800b""#)).unwrap(),
-            "a\u{fffd}\u{fffd}\u{fffd}b"
-        );
-        assert_eq!(text(&raw(r#""a\ud83d\ude00b""#)).unwrap(), "a😀b");
-        assert_eq!(text(&raw("7")), None);
-    }
 
     #[test]
     fn vectors_are_read_from_numbers_and_from_base64() {

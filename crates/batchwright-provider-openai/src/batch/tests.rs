@@ -1,7 +1,28 @@
 use super::*;
+use crate::config::ChatApi;
 use batchwright_core::{FinishReason, Message, Usage};
+use batchwright_core::{SealedBody, Timestamp};
+use batchwright_http::HeaderMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+const OPENAI: Dialect = Dialect::OPENAI;
+
+fn form(api: ChatApi) -> Form {
+    Form {
+        api,
+        max_tokens: OPENAI.max_tokens,
+        refused: OPENAI.refused,
+    }
+}
+
+fn decode(line: &[u8], provider: &Arc<str>) -> Option<Outcome> {
+    super::decode(line, provider, &OPENAI.errors)
+}
+
+fn encode(request: &Request, api: ChatApi, wire_id: &str, line: &mut Vec<u8>) -> Result<()> {
+    super::encode(request, form(api), &(OPENAI.capability)(), wire_id, line)
+}
 
 fn provider() -> Arc<str> {
     Arc::from("openai")
@@ -60,7 +81,12 @@ fn what_a_batch_cannot_hold_leaves_the_line_as_it_was() {
     }
     let moderation = raw("/v1/moderations", r#"{"model":"m","input":"x"}"#);
     assert_eq!(
-        endpoint(&moderation, ChatApi::default()).unwrap(),
+        endpoint(
+            &moderation,
+            form(ChatApi::default()),
+            &(OPENAI.capability)()
+        )
+        .unwrap(),
         "/v1/moderations"
     );
 }
@@ -378,8 +404,10 @@ fn only_a_parsed_refusal_proves_that_nothing_was_bought() {
     let said =
         r#"{"error":{"message":"no","type":"invalid_request_error","param":null,"code":null}}"#;
     let outcome = |status: u16, body: &str| {
-        let refused = || Error::new(ErrorKind::InvalidRequest, "x").with_status(status);
-        match submitted(status, body.as_bytes(), refused) {
+        let reply = Reply::new(status, HeaderMap::new(), body.to_owned());
+        let refused =
+            |reply: &Reply| Error::new(ErrorKind::InvalidRequest, "x").with_status(reply.status);
+        match submitted(Ok(reply), batch_id, refused) {
             Ok(id) => id,
             Err(SubmitError::NotSent(_)) => "not sent".to_owned(),
             Err(SubmitError::Refused(error)) => format!("refused {}", error.status().unwrap()),
@@ -421,7 +449,7 @@ fn only_a_parsed_refusal_proves_that_nothing_was_bought() {
 fn seen(batch: Value) -> Result<BatchSnapshot> {
     let text = batch.to_string();
     let handle = BatchHandle::new("openai", "batch_1", InputRef("file-1".into()));
-    snapshot(&handle, &serde_json::from_str(&text).unwrap())
+    snapshot(&handle, &serde_json::from_str(&text).unwrap(), &OPENAI)
 }
 
 #[test]
@@ -567,7 +595,7 @@ fn a_form_wraps_the_lines_and_nothing_else() {
     let tag = SubmissionTag::new("job", 2, 1, "rnd").unwrap();
     let lines = SealedBody::Memory(Bytes::from_static(b"{}\n{}\n"));
     let batch = SealedBatch::new(lines, 6, 2, "/v1/responses", "m");
-    let form = Form::new(&tag);
+    let form = Upload::new(&tag);
     assert_eq!(
         form.content_type(),
         "multipart/form-data; boundary=batchwright-bw1-job-2-1-rnd"
@@ -581,130 +609,6 @@ fn a_form_wraps_the_lines_and_nothing_else() {
          --batchwright-bw1-job-2-1-rnd\r\nContent-Disposition: form-data; name=\"file\"; filename=\"bw1-job-2-1-rnd.jsonl\"\r\n\
          Content-Type: application/jsonl\r\n\r\n{}\n{}\n\r\n--batchwright-bw1-job-2-1-rnd--\r\n"
     );
-}
-
-// ---- the list ----
-
-/// A list of (id, created at) served in pages of `size`.
-fn read_list(mark: &ListMark, list: &[(&str, i64)], size: usize) -> Result<(Vec<String>, usize)> {
-    let mut reading = Reading::new(mark);
-    for (number, page) in list.chunks(size).enumerate() {
-        let batches = page.iter().map(|&(id, at)| {
-            let handle = BatchHandle::new("openai", id, InputRef::default());
-            let at = Some(Timestamp::from_unix_seconds(at)).filter(|_| at != 0);
-            BatchSummary::new(handle, BatchStatus::InProgress, None, at)
-        });
-        let page = ListPage {
-            batches: batches.collect(),
-            unreadable: false,
-            next: page.last().map(|(id, _)| (*id).to_owned()),
-            more: (number + 1) * size < list.len(),
-        };
-        if reading.take(page)?.is_none() {
-            let found = reading.found.iter().map(|batch| batch.handle.id.clone());
-            return Ok((found.collect(), number + 1));
-        }
-    }
-    panic!("the last page ends it")
-}
-
-fn mark(seen: &[&str], not_before: Option<i64>) -> ListMark {
-    let seen = seen.iter().map(|&id| id.to_owned()).collect();
-    ListMark::new(seen, not_before.map(Timestamp::from_unix_seconds))
-}
-
-const HOUR: i64 = 3600;
-
-/// F-116: in either order, with equal times, without times.
-#[test]
-fn a_list_is_read_as_far_as_its_order_proves() {
-    let newest_first = [
-        ("new", 100 * HOUR),
-        ("old", 90 * HOUR),
-        ("older", 80 * HOUR),
-        ("far", 70 * HOUR),
-        ("last", 60 * HOUR),
-    ];
-    let (found, pages) = read_list(&mark(&["old"], None), &newest_first, 1).unwrap();
-    assert_eq!(
-        (found, pages),
-        (vec!["new".to_owned()], 3),
-        "one beyond the mark by more than the slack"
-    );
-    let (found, pages) = read_list(&mark(&[], Some(85 * HOUR)), &newest_first, 1).unwrap();
-    assert_eq!(
-        (found, pages),
-        (vec!["new".to_owned(), "old".to_owned()], 3)
-    );
-
-    let mut oldest_first = newest_first;
-    oldest_first.reverse();
-    for size in 1..=5 {
-        let (found, pages) = read_list(&mark(&["last", "far"], None), &oldest_first, size).unwrap();
-        assert!(found.contains(&"new".to_owned()), "{size}");
-        assert_eq!(pages, 5_usize.div_ceil(size), "read to its end");
-    }
-
-    let shuffled = [
-        ("a", 50 * HOUR),
-        ("b", 70 * HOUR),
-        ("old", 90 * HOUR),
-        ("c", 10 * HOUR),
-        ("new", 100 * HOUR),
-    ];
-    let (found, _) = read_list(&mark(&["old"], None), &shuffled, 1).unwrap();
-    assert!(found.contains(&"new".to_owned()));
-
-    let same_second = [("x", 9 * HOUR), ("old", 9 * HOUR), ("new", 9 * HOUR)];
-    let (found, _) = read_list(&mark(&["old"], None), &same_second, 1).unwrap();
-    assert!(found.contains(&"new".to_owned()));
-
-    let timeless = [("a", 0), ("old", 0), ("new", 0)];
-    let (found, _) = read_list(&mark(&["old"], None), &timeless, 1).unwrap();
-    assert!(found.contains(&"new".to_owned()));
-}
-
-#[test]
-fn f_116_a_cursor_that_does_not_go_on_is_an_error() {
-    let mark = mark(&[], None);
-    let mut reading = Reading::new(&mark);
-    let page = |id: &str, next: Option<&str>| ListPage {
-        batches: vec![BatchSummary::new(
-            BatchHandle::new("openai", id, InputRef::default()),
-            BatchStatus::Failed,
-            None,
-            None,
-        )],
-        unreadable: false,
-        next: next.map(str::to_owned),
-        more: true,
-    };
-    assert_eq!(
-        reading.take(page("a", Some("a"))).unwrap().as_deref(),
-        Some("a")
-    );
-    assert!(reading.take(page("a", Some("b"))).is_err(), "nothing new");
-    let mut reading = Reading::new(&mark);
-    reading.take(page("a", Some("a"))).unwrap();
-    assert!(
-        reading.take(page("b", Some("a"))).is_err(),
-        "the same cursor"
-    );
-    let mut reading = Reading::new(&mark);
-    assert!(reading.take(page("a", None)).is_err(), "no cursor");
-}
-
-#[test]
-fn f_116_an_entry_that_cannot_be_read_spoils_a_search_and_not_the_first_page() {
-    let page = || ListPage {
-        batches: Vec::new(),
-        unreadable: true,
-        next: None,
-        more: false,
-    };
-    let mark = mark(&[], None);
-    let error = Reading::new(&mark).take(page()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
 }
 
 /// F-081: one id of two may show late too, whatever the end is.

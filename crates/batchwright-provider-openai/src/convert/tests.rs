@@ -1,10 +1,30 @@
 use super::*;
-use batchwright_core::{ErrorKind, RawBody, RetryClass, Tool, ToolResult};
-use serde_json::json;
+use crate::error::ERRORS;
+use batchwright_core::{
+    Chat, EmbeddingInput, FinishReason, Media, Message, Part, RawBody, Response, ResponseFormat,
+    RetryClass, Role, Sampling, Thinking, Tool, ToolCall, ToolChoice, ToolResult, Usage,
+};
+use serde_json::{Value, json, value::RawValue};
+
+fn form(api: ChatApi) -> Form {
+    Form {
+        api,
+        max_tokens: "max_completion_tokens",
+        refused: &[],
+    }
+}
+
+fn read_answer(body: &str, expect: Expect) -> Result<Response, Unanswered> {
+    super::read_answer(body, expect, &ERRORS)
+}
 
 fn written(request: &Request, api: ChatApi) -> Result<Value> {
+    written_as(request, form(api))
+}
+
+fn written_as(request: &Request, form: Form) -> Result<Value> {
     let mut out = b"before ".to_vec();
-    let result = write_body(request, api, &mut out);
+    let result = write_body(request, form, &mut out);
     if result.is_err() {
         assert_eq!(out, b"before ", "an error leaves the buffer as it was");
     }
@@ -268,7 +288,7 @@ fn what_the_api_has_no_form_for_is_refused_before_anything_is_sent() {
         |sampling: Result<Sampling>| chat([Message::user("hi")]).with_sampling(sampling.unwrap());
     let turn = |role, part| chat([Message::new(role, vec![part])]);
     let extra = |key: &str| {
-        let extra = Map::from_iter([(key.to_owned(), Value::from(true))]);
+        let extra = serde_json::Map::from_iter([(key.to_owned(), Value::from(true))]);
         chat([Message::user("hi")]).with_extra(extra)
     };
     let embedding = |texts: usize| {
@@ -373,7 +393,7 @@ fn extra_fields_are_laid_over_the_body() {
         .with_sampling(Sampling::new().with_temperature(0.5).unwrap())
         .with_extra(extra.as_object().unwrap().clone());
     let mut out = Vec::new();
-    write_body(&request, ChatApi::ChatCompletions, &mut out).unwrap();
+    write_body(&request, form(ChatApi::ChatCompletions), &mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
     assert_eq!(
         text.matches("\"temperature\"").count(),
@@ -393,7 +413,7 @@ fn a_raw_body_is_kept_and_put_into_one_line() {
         "{ \"model\":\"m\",\r\n \"big\": 12345678901234567890, \"a\":\"\\n\", \"stream\": false}",
     );
     let mut out = Vec::new();
-    write_body(&request, ChatApi::ChatCompletions, &mut out).unwrap();
+    write_body(&request, form(ChatApi::ChatCompletions), &mut out).unwrap();
     assert_eq!(
         String::from_utf8(out).unwrap(),
         "{ \"model\":\"m\",   \"big\": 12345678901234567890, \"a\":\"\\n\", \"stream\": false}"
@@ -725,4 +745,27 @@ fn f_057_f_066_odd_counters_are_unknown() {
         assert_eq!(usage(Some(&raw)), expected, "{json}");
     }
     assert!(usage(None).is_unknown());
+}
+
+#[test]
+fn a_dialect_names_the_bound_and_refuses_what_it_does_not_take() {
+    let dialect = Form {
+        max_tokens: "max_tokens",
+        refused: &["seed", "logit_bias"],
+        ..form(ChatApi::ChatCompletions)
+    };
+    let mut request = chat([Message::user("x")]);
+    request.sampling = Sampling::default().with_max_output_tokens(7).unwrap();
+    let body = written_as(&request, dialect).unwrap();
+    assert_eq!(body["max_tokens"], 7);
+    assert_eq!(body.get("max_completion_tokens"), None);
+    let mut seeded = chat([Message::user("x")]);
+    seeded.sampling = Sampling::default().with_seed(1);
+    let mut biased = chat([Message::user("x")]);
+    biased.extra.insert("logit_bias".into(), json!({}));
+    for request in [seeded, biased] {
+        assert!(written(&request, ChatApi::ChatCompletions).is_ok());
+        let error = written_as(&request, dialect).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
 }

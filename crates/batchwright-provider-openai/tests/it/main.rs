@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use batchwright_core::{
-    BatchHandle, BatchProvider, CallOptions, ChatProvider, ErrorKind, InputRef, Message, Request,
-    Response, ResultFile, RetryClass, SealedBatch, SealedBody, SubmissionTag, SubmitError,
+    BatchHandle, BatchProvider, BatchStatus, CallOptions, ChatProvider, ErrorKind, InputRef,
+    ListMark, Message, Request, Response, ResultFile, RetryClass, SealedBatch, SealedBody,
+    SubmissionTag, SubmitError,
 };
-use batchwright_provider_openai::{OpenAi, OpenAiBuilder};
+use batchwright_provider_openai::{Dialect, OpenAi, OpenAiBuilder, OpenAiConfig, Paging};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -475,4 +476,94 @@ fn what_it_can_do_is_data_and_it_crosses_threads() {
     assert!(batch.max_bytes < 200_000_000);
     assert!(batch.one_model && batch.cancel);
     assert_eq!(ChatProvider::name(&openai), "openai");
+}
+
+/// A service with its own name, key header, window, paging, codes and words.
+static ACME: Dialect = {
+    const STATUSES: &[(&str, BatchStatus)] = &[("in_queue", BatchStatus::Validating)];
+    let mut acme = Dialect::new(
+        "acme",
+        "https://acme.example/v1",
+        "ACME_KEY",
+        Dialect::OPENAI.capability,
+    );
+    acme.base_url_var = Some("ACME_URL");
+    acme.auth_header = "api-key";
+    acme.auth_prefix = "";
+    acme.window = "7d";
+    acme.paging = Paging::Cursor;
+    acme.statuses = STATUSES;
+    acme.errors = Dialect::OPENAI
+        .errors
+        .with_own_codes(&[("no_room", ErrorKind::Overloaded, RetryClass::Rejected)])
+        .with_statuses(&[(498, ErrorKind::Overloaded, RetryClass::Rejected)]);
+    acme
+};
+
+#[tokio::test]
+async fn what_a_service_differs_in_comes_from_its_dialect() {
+    let server = MockServer::start().await;
+    let url = format!("{}/v1", server.uri());
+    let pairs = [
+        ("ACME_KEY", KEY),
+        ("ACME_URL", &url),
+        ("OPENAI_API_KEY", "other"),
+    ];
+    let acme = OpenAi::new(OpenAiConfig::from_env_of(&ACME, pairs).unwrap()).unwrap();
+    assert_eq!(BatchProvider::name(&acme), "acme");
+
+    Mock::given(method("POST"))
+        .and(path("/v1/batches"))
+        .and(header("api-key", KEY))
+        .respond_with(reply(200, json!({"id": "batch_7"})))
+        .expect(1)
+        .mount(&server)
+        .await;
+    let handle = acme
+        .submit(&batch(), &InputRef("file-1".into()), &tag())
+        .await
+        .unwrap();
+    assert_eq!(handle.provider, "acme");
+    let sent = server.received_requests().await.unwrap().pop().unwrap();
+    let sent: Value = serde_json::from_slice(&sent.body).unwrap();
+    assert_eq!(sent["completion_window"], "7d");
+
+    let page = |id: &str, next: Value| json!({"data": [{"id": id, "status": "IN_QUEUE", "request_counts": {"total": 3}}], "paging": next});
+    Mock::given(method("GET"))
+        .and(path("/v1/batches"))
+        .and(query_param("cursor", "c2"))
+        .respond_with(reply(200, page("b", Value::Null)))
+        .expect(1)
+        .mount(&server)
+        .await;
+    Mock::given(method("GET"))
+        .and(path("/v1/batches"))
+        .respond_with(reply(200, page("a", json!({"next_cursor": "c2"}))))
+        .expect(1)
+        .with_priority(9)
+        .mount(&server)
+        .await;
+    let listed = acme.list_since(&ListMark::default()).await.unwrap();
+    let seen: Vec<_> = listed
+        .iter()
+        .map(|batch| (&*batch.handle.id, &batch.status, batch.requests))
+        .collect();
+    let queued = BatchStatus::Validating;
+    assert_eq!(seen, [("a", &queued, Some(3)), ("b", &queued, Some(3))]);
+
+    for (status, body) in [
+        (498, json!({})),
+        (400, json!({"error": {"code": "no_room"}})),
+    ] {
+        let server = serve("POST", "/v1/chat/completions", reply(status, body)).await;
+        let mut config = OpenAiConfig::of(&ACME, KEY);
+        config.base_url = format!("{}/v1", server.uri());
+        let error = OpenAi::new(config)
+            .unwrap()
+            .complete(&chat(), &CallOptions::default())
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Overloaded, "{status}");
+        assert_eq!(error.provider(), Some("acme"));
+    }
 }

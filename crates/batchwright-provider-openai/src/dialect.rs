@@ -1,0 +1,160 @@
+//! What services that speak OpenAI's protocol differ in, as data: a preset is one constant.
+
+use crate::convert::{CHAT_COMPLETIONS, EMBEDDINGS, RESPONSES};
+use crate::error::ERRORS;
+use batchwright_core::{BatchLimits, BatchStatus, Capability, IdRule, ListMatch};
+use batchwright_http::ErrorTable;
+use std::time::Duration;
+
+/// A service that speaks OpenAI's protocol. [`Dialect::OPENAI`] is the vendor itself; a preset starts from
+/// [`Dialect::new`] and sets what differs:
+///
+/// ```
+/// use batchwright_core::{Capability, ErrorKind, RetryClass};
+/// use batchwright_http::ErrorTable;
+/// use batchwright_provider_openai::{Dialect, OpenAi, OpenAiConfig, Paging};
+///
+/// fn capability() -> Capability {
+///     let mut capability = Capability::default();
+///     capability.realtime_endpoints = vec!["/v1/chat/completions".to_owned()];
+///     capability
+/// }
+/// const ERRORS: ErrorTable = Dialect::OPENAI
+///     .errors
+///     .with_own_codes(&[("no_room", ErrorKind::Overloaded, RetryClass::Rejected)]);
+/// static ACME: Dialect = {
+///     let mut acme = Dialect::new("acme", "https://api.acme.example/v1", "ACME_API_KEY", capability);
+///     acme.errors = ERRORS;
+///     acme.window = "7d";
+///     acme.paging = Paging::Cursor;
+///     acme
+/// };
+/// let acme = OpenAi::new(OpenAiConfig::of(&ACME, "key"))?;
+/// # Ok::<(), batchwright_core::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Dialect {
+    /// The provider's name in results, prices, handles and errors: of `a-z`, `0-9`, `-` and `_`.
+    pub name: &'static str,
+    /// The URL that ends in the version.
+    pub base_url: &'static str,
+    /// The environment variable that holds the key.
+    pub key_var: &'static str,
+    /// The environment variable that holds another base URL, if any.
+    pub base_url_var: Option<&'static str>,
+    /// The environment variable that names the organization, if any.
+    pub organization_var: Option<&'static str>,
+    /// The environment variable that names the project, if any.
+    pub project_var: Option<&'static str>,
+    /// The header that carries the key, in lower case. Default `authorization`.
+    pub auth_header: &'static str,
+    /// What stands before the key in it. Default `Bearer `.
+    pub auth_prefix: &'static str,
+    /// What the service supports, and where that was read.
+    pub capability: fn() -> Capability,
+    /// How its errors are read. Default: as OpenAI's.
+    pub errors: ErrorTable,
+    /// The window a batch is created with where the settings name none. Default `24h`.
+    pub window: &'static str,
+    /// Words for a batch's state beside OpenAI's eight, in lower case; others are no end (F-056).
+    pub statuses: &'static [(&'static str, BatchStatus)],
+    /// How its list of batches goes on. Default [`Paging::After`].
+    pub paging: Paging,
+    /// The field that bounds a chat completion. Default `max_completion_tokens`; older servers know only
+    /// `max_tokens`.
+    pub max_tokens: &'static str,
+    /// Fields of a request the service refuses or ignores; one that asks for such a field is refused before
+    /// anything is sent. Known are `seed`, `stop`, `frequency_penalty`, `presence_penalty`, `reasoning_effort`
+    /// and whatever comes as an extra field.
+    pub refused: &'static [&'static str],
+}
+
+/// How a list of batches goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Paging {
+    /// `after=<last id>`, while `has_more` says so or a page is full.
+    #[default]
+    After,
+    /// `cursor=<paging.next_cursor>`, while there is one.
+    Cursor,
+}
+
+impl Dialect {
+    /// OpenAI itself.
+    pub const OPENAI: Self = {
+        let mut openai = Self::new(
+            "openai",
+            "https://api.openai.com/v1",
+            "OPENAI_API_KEY",
+            capability,
+        );
+        openai.base_url_var = Some("OPENAI_BASE_URL");
+        openai.organization_var = Some("OPENAI_ORG_ID");
+        openai.project_var = Some("OPENAI_PROJECT_ID");
+        openai
+    };
+
+    /// A service that is as OpenAI but for these.
+    pub const fn new(
+        name: &'static str,
+        base_url: &'static str,
+        key_var: &'static str,
+        capability: fn() -> Capability,
+    ) -> Self {
+        Self {
+            name,
+            base_url,
+            key_var,
+            base_url_var: None,
+            organization_var: None,
+            project_var: None,
+            auth_header: "authorization",
+            auth_prefix: "Bearer ",
+            capability,
+            errors: ERRORS,
+            window: "24h",
+            statuses: &[],
+            paging: Paging::After,
+            max_tokens: "max_completion_tokens",
+            refused: &[],
+        }
+    }
+}
+
+/// The endpoints a batch can be for (API reference, `batches/create`, `endpoint`).
+const BATCH_ENDPOINTS: &[&str] = &[
+    RESPONSES,
+    CHAT_COMPLETIONS,
+    EMBEDDINGS,
+    "/v1/completions",
+    "/v1/moderations",
+    "/v1/images/generations",
+    "/v1/images/edits",
+    "/v1/videos",
+];
+
+/// What OpenAI can do, read 2026-11-22 in the guide <https://platform.openai.com/docs/guides/batch>.
+fn capability() -> Capability {
+    let owned = |endpoints: &[&str]| endpoints.iter().map(|&path| path.to_owned()).collect();
+    // 50,000 lines and 200 MB; a tenth is left free, since how a fuller file fails is not documented.
+    let mut batch = BatchLimits::new(owned(BATCH_ENDPOINTS), 50_000, 190_000_000);
+    batch.one_model = true;
+    // Any text; no length is documented.
+    batch.custom_id = IdRule::ANY;
+    batch.unsupported = &["stream", "background"];
+    // Half the price of a direct call for every model.
+    batch.discount_percent = Some(50);
+    // Output files stay 30 days from their own creation, which is never before the batch's.
+    batch.retention = Duration::from_secs(30 * 24 * 3600);
+    batch.cancel = true;
+    batch.list_match = vec![ListMatch::Input, ListMatch::Tag];
+    let mut capability = Capability::default();
+    capability.realtime_endpoints = owned(&[CHAT_COMPLETIONS, RESPONSES, EMBEDDINGS]);
+    capability.batch = Some(batch);
+    capability.json_schema = true;
+    capability.tools = true;
+    capability.source = "https://platform.openai.com/docs/guides/batch, 2026-11-22";
+    capability
+}

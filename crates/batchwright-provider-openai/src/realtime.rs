@@ -1,0 +1,45 @@
+//! Direct calls: one request out, one answer in.
+
+use crate::client::Client;
+use crate::convert::{self, Expect, Form};
+use batchwright_core::{CallOptions, Request, Response, Result};
+use batchwright_http::{Asked, ErrorTable, Reply};
+use serde_json::value::RawValue;
+
+/// One attempt at an answer.
+pub(crate) async fn answer(
+    client: &Client,
+    form: Form,
+    request: &Request,
+    call: &CallOptions,
+) -> Result<Response> {
+    let endpoint = convert::endpoint(request, form.api)?;
+    let mut body = Vec::with_capacity(size_hint(request));
+    convert::write_body(request, form, &mut body)?;
+    let reply = client.infer(endpoint, body, call.timeout).await?;
+    if !reply.is_success() {
+        return Err(client.refused(Asked::Inference, &reply));
+    }
+    read_reply(&reply, Expect::of(request), &client.dialect.errors)
+}
+
+/// About how long a body gets: its texts and some room, so that most are written without growing.
+fn size_hint(request: &Request) -> usize {
+    let bytes = request.estimated_input_tokens().saturating_mul(4);
+    usize::try_from(bytes).unwrap_or(0).saturating_add(256)
+}
+
+fn read_reply(reply: &Reply, expect: Expect, errors: &ErrorTable) -> Result<Response> {
+    let hints = reply.hints_by(errors.hints());
+    let raw = serde_json::from_slice::<Box<RawValue>>(&reply.body).ok();
+    let body = raw.as_deref().map_or("", RawValue::get);
+    match convert::read_answer(body, expect, errors) {
+        Ok(mut response) => {
+            response.request_id = hints.request_id;
+            response.rate_limit = hints.rate_limit;
+            response.raw = raw;
+            Ok(response)
+        }
+        Err(unanswered) => Err(hints.apply(unanswered.into_error().with_status(reply.status))),
+    }
+}
