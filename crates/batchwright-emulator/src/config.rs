@@ -171,6 +171,8 @@ impl std::fmt::Debug for EmulatorConfig {
 pub struct Limits {
     /// Realtime requests per minute, as a token bucket of that size.
     pub requests_per_minute: Option<u64>,
+    /// Realtime requests per day, as a token bucket of that size.
+    pub requests_per_day: Option<u64>,
     /// Estimated realtime input tokens per minute, as a token bucket of that size.
     pub tokens_per_minute: Option<u64>,
     /// Realtime requests open at once; counted per key only.
@@ -184,6 +186,13 @@ impl Limits {
     #[must_use]
     pub fn with_requests_per_minute(mut self, limit: u64) -> Self {
         self.requests_per_minute = Some(limit);
+        self
+    }
+
+    /// Limits the realtime requests per day.
+    #[must_use]
+    pub fn with_requests_per_day(mut self, limit: u64) -> Self {
+        self.requests_per_day = Some(limit);
         self
     }
 

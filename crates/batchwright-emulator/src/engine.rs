@@ -91,7 +91,6 @@ impl Engine {
         &self.dir.path
     }
 
-    #[allow(dead_code, reason = "for faces that remember something")]
     /// What a face keeps in memory under a type of its own; made at the first call, forgotten by a reset.
     pub(crate) fn state<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);

@@ -22,13 +22,18 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct Buckets {
     requests: Bucket,
+    day: Bucket,
     tokens: Bucket,
 }
 
 /// What is left after a request was let in or refused.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Headroom {
+    /// Requests per minute.
     pub(crate) requests: Room,
+    /// Requests per day.
+    pub(crate) day: Room,
+    /// Tokens per minute.
     pub(crate) tokens: Room,
 }
 
@@ -55,6 +60,8 @@ pub(crate) struct Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RefusalKind {
     Requests,
+    /// Requests per day.
+    Day,
     Tokens,
     /// One request is larger than the whole limit.
     TooLarge,
@@ -90,11 +97,20 @@ impl Limiter {
     ) -> Result<(Headroom, InFlight), Box<Refusal>> {
         let Limits {
             requests_per_minute,
+            requests_per_day,
             tokens_per_minute,
             max_in_flight,
             ..
         } = self.limits;
-        if requests_per_minute.is_none() && tokens_per_minute.is_none() && max_in_flight.is_none() {
+        let limited = [
+            requests_per_minute,
+            requests_per_day,
+            tokens_per_minute,
+            max_in_flight,
+        ]
+        .iter()
+        .any(Option::is_some);
+        if !limited {
             return Ok((Headroom::plenty(tokens), InFlight { held: None }));
         }
         let mut state = lock(&self.state);
@@ -102,10 +118,12 @@ impl Limiter {
             .buckets
             .entry((face, key.to_owned(), model))
             .or_insert_with(|| Buckets {
-                requests: Bucket::full(requests_per_minute.unwrap_or(PLENTY_REQUESTS), now),
-                tokens: Bucket::full(tokens_per_minute.unwrap_or(PLENTY_TOKENS), now),
+                requests: Bucket::full(requests_per_minute.unwrap_or(PLENTY_REQUESTS), MINUTE, now),
+                day: Bucket::full(requests_per_day.unwrap_or(PLENTY_A_DAY), DAY, now),
+                tokens: Bucket::full(tokens_per_minute.unwrap_or(PLENTY_TOKENS), MINUTE, now),
             });
         buckets.requests.refill(now);
+        buckets.day.refill(now);
         buckets.tokens.refill(now);
         let refuse = |kind, bucket: &Bucket, requested: u64, room: Headroom| {
             Box::new(Refusal {
@@ -124,11 +142,15 @@ impl Limiter {
         if !buckets.requests.has(1) {
             return Err(refuse(RefusalKind::Requests, &buckets.requests, 1, room));
         }
+        if !buckets.day.has(1) {
+            return Err(refuse(RefusalKind::Day, &buckets.day, 1, room));
+        }
         if !buckets.tokens.has(tokens) {
             return Err(refuse(RefusalKind::Tokens, &buckets.tokens, tokens, room));
         }
         let mut taken = *buckets;
         taken.requests.take(1);
+        taken.day.take(1);
         taken.tokens.take(tokens);
         let mut guard = InFlight { held: None };
         if let Some(limit) = max_in_flight {
@@ -153,6 +175,7 @@ impl Limiter {
 
 /// What the headers say where no limit is set.
 const PLENTY_REQUESTS: u64 = 30_000;
+const PLENTY_A_DAY: u64 = 14_400_000;
 const PLENTY_TOKENS: u64 = 150_000_000;
 
 impl Headroom {
@@ -162,6 +185,11 @@ impl Headroom {
                 limit: PLENTY_REQUESTS,
                 remaining: PLENTY_REQUESTS - 1,
                 reset: Duration::from_millis(2),
+            },
+            day: Room {
+                limit: PLENTY_A_DAY,
+                remaining: PLENTY_A_DAY - 1,
+                reset: Duration::from_millis(6),
             },
             tokens: Room {
                 limit: PLENTY_TOKENS,
@@ -176,6 +204,7 @@ impl Buckets {
     fn room(&self) -> Headroom {
         Headroom {
             requests: self.requests.room(),
+            day: self.day.room(),
             tokens: self.tokens.room(),
         }
     }
@@ -195,49 +224,54 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A token bucket: as large as one minute's limit, refilled evenly.
+/// A token bucket: as large as one period's limit, refilled evenly.
 ///
-/// One unit is [`GRAINS`] grains; a limit of n per minute gives n grains per microsecond, so that refilling is exact.
+/// One unit is as many grains as the period has microseconds; a limit of n then gives n grains per microsecond, so that
+/// refilling is exact.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     limit: u64,
     grains: u128,
+    /// Grains of a unit: the period in microseconds.
+    unit: u128,
     at: Duration,
 }
 
-const GRAINS: u128 = 60_000_000;
+const MINUTE: u128 = 60_000_000;
+const DAY: u128 = 86_400_000_000;
 
 impl Bucket {
-    fn full(limit: u64, now: Duration) -> Self {
+    fn full(limit: u64, unit: u128, now: Duration) -> Self {
         Self {
             limit,
-            grains: u128::from(limit) * GRAINS,
+            grains: u128::from(limit) * unit,
+            unit,
             at: now,
         }
     }
 
     fn refill(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.at).as_micros();
-        let full = u128::from(self.limit) * GRAINS;
+        let full = u128::from(self.limit) * self.unit;
         let gained = passed.saturating_mul(u128::from(self.limit));
         self.grains = full.min(self.grains.saturating_add(gained));
         self.at = self.at.max(now);
     }
 
     fn has(&self, amount: u64) -> bool {
-        self.grains >= u128::from(amount) * GRAINS
+        self.grains >= u128::from(amount) * self.unit
     }
 
     fn take(&mut self, amount: u64) {
-        self.grains = self.grains.saturating_sub(u128::from(amount) * GRAINS);
+        self.grains = self.grains.saturating_sub(u128::from(amount) * self.unit);
     }
 
     fn remaining(&self) -> u64 {
-        u64::try_from(self.grains / GRAINS).unwrap_or(u64::MAX)
+        u64::try_from(self.grains / self.unit).unwrap_or(u64::MAX)
     }
 
     fn wait_for(&self, amount: u64) -> Duration {
-        let missing = (u128::from(amount) * GRAINS).saturating_sub(self.grains);
+        let missing = (u128::from(amount) * self.unit).saturating_sub(self.grains);
         if self.limit == 0 {
             return Duration::from_secs(60);
         }
@@ -274,6 +308,17 @@ mod tests {
         assert!(limiter.admit("f", "other", "m", 1, at(0)).is_ok());
         assert!(limiter.admit("f", "k", "m", 1, at(29)).is_err());
         assert!(limiter.admit("f", "k", "m", 1, at(30)).is_ok());
+    }
+
+    #[test]
+    fn f_003_a_days_requests_run_out_apart_from_the_minutes() {
+        let limiter = Limiter::new(Limits::default().with_requests_per_day(2));
+        assert!(limiter.admit("f", "k", "m", 1, at(0)).is_ok());
+        assert!(limiter.admit("f", "k", "m", 1, at(60)).is_ok());
+        let refusal = limiter.admit("f", "k", "m", 1, at(120)).expect_err("empty");
+        assert_eq!(refusal.kind, RefusalKind::Day);
+        assert_eq!(refusal.room.day.limit, 2);
+        assert!(limiter.admit("f", "k", "m", 1, at(43_200)).is_ok());
     }
 
     #[test]

@@ -26,6 +26,10 @@ pub(crate) trait BatchRows: LineShape {
     fn too_many_tokens(&self, model: &str, limit: u64) -> BatchFailure;
     /// Looks at line `number`, counted from 1, before anything runs. An error fails the whole batch.
     fn check(&self, scan: &mut Scan<'_>, number: u64, line: &[u8]) -> Result<(), BatchFailure>;
+    /// Looks at what [`Self::check`] gathered when all `rows` lines were seen.
+    fn check_end(&self, _scan: &Scan<'_>, _rows: u64) -> Result<(), BatchFailure> {
+        Ok(())
+    }
     /// Appends the result line of an executed row.
     fn answer(&self, row: &Row<'_>, line: &[u8], out: &mut Vec<u8>) -> RowEnd;
     /// Appends the result line of a row that fails with a status by the fault script's will.
@@ -64,6 +68,11 @@ pub(crate) trait BatchRows: LineShape {
 
     /// Whether failed rows stand among the answers in one file. Default: in a file of their own.
     fn one_file(&self, _engine: &Engine) -> bool {
+        false
+    }
+
+    /// Whether a results file without lines exists all the same. Default: no.
+    fn makes_empty_files(&self, _engine: &Engine) -> bool {
         false
     }
 
@@ -118,7 +127,6 @@ pub(crate) enum Unexecuted {
 /// What validation gathers over the lines of a file.
 #[derive(Debug)]
 pub(crate) struct Scan<'a> {
-    #[allow(dead_code, reason = "for faces whose options decide")]
     pub(crate) engine: &'a Engine,
     pub(crate) batch: &'a BatchRecord,
     /// The model of the first line, as answers name it.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Write};
+use std::path::Path;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -55,6 +56,67 @@ pub(crate) fn settle(
         }
     }
     Ok(())
+}
+
+/// What a look at all lines of an input found.
+#[derive(Debug)]
+pub(crate) struct Scanned {
+    pub(crate) rows: u64,
+    /// Of the first line, as answers name it.
+    pub(crate) model: Option<&'static str>,
+    /// Estimated input tokens.
+    pub(crate) tokens: u64,
+    /// Faults of lines that do not fail the batch.
+    pub(crate) notes: Vec<BatchFailure>,
+}
+
+/// Brings a batch's input lines to `input` and looks at each once. Blocks.
+///
+/// The executor does so at the end of `validating`; a face that validates at creation does so before.
+pub(crate) fn scan(
+    engine: &Engine,
+    rows: &dyn BatchRows,
+    batch: &BatchRecord,
+    at_ms: i64,
+    input: &Path,
+) -> io::Result<Result<Scanned, BatchFailure>> {
+    if let Err(failure) = rows.stage(engine, batch, at_ms, input)? {
+        return Ok(Err(failure));
+    }
+    let mut scan = Scan {
+        engine,
+        batch,
+        model: None,
+        custom_ids: HashSet::new(),
+        inputs: 0,
+        tokens: 0,
+        notes: Vec::new(),
+    };
+    let mut reader = BufReader::with_capacity(256 << 10, File::open(input)?);
+    let mut line = Vec::new();
+    let mut number = 0;
+    while read_line(&mut reader, &mut line)? > 0 {
+        number += 1;
+        if number > rows.max_rows() {
+            return Ok(Err(rows.bad_file(BadFile::TooManyRows)));
+        }
+        if let Err(failure) = rows.check(&mut scan, number, trim(&line)) {
+            return Ok(Err(failure));
+        }
+        scan.notes.truncate(MOST_NOTES);
+    }
+    if number == 0 {
+        return Ok(Err(rows.bad_file(BadFile::Empty)));
+    }
+    if let Err(failure) = rows.check_end(&scan, number) {
+        return Ok(Err(failure));
+    }
+    Ok(Ok(Scanned {
+        rows: number,
+        model: scan.model,
+        tokens: scan.tokens,
+        notes: scan.notes,
+    }))
 }
 
 struct Worker<'a> {
@@ -157,53 +219,28 @@ impl Worker<'_> {
 
     /// Reads the whole input once and keeps a copy of it (a link, where the disk can) for the execution.
     fn scan(&mut self, due_ms: i64) -> io::Result<Result<(), BatchFailure>> {
-        let staged = self
-            .rows
-            .stage(self.engine, &self.record, due_ms, &self.cell.paths.input)?;
-        if let Err(failure) = staged {
-            return Ok(Err(failure));
-        }
-        let mut scan = Scan {
-            engine: self.engine,
-            batch: &self.record,
-            model: None,
-            custom_ids: HashSet::new(),
-            inputs: 0,
-            tokens: 0,
-            notes: Vec::new(),
+        let scanned = scan(
+            self.engine,
+            self.rows,
+            &self.record,
+            due_ms,
+            &self.cell.paths.input,
+        )?;
+        let scanned = match scanned {
+            Ok(scanned) => scanned,
+            Err(failure) => return Ok(Err(failure)),
         };
-        let mut reader = BufReader::with_capacity(256 << 10, File::open(&self.cell.paths.input)?);
-        let mut line = Vec::new();
-        let mut number = 0;
-        while read_line(&mut reader, &mut line)? > 0 {
-            number += 1;
-            if number > self.rows.max_rows() {
-                return Ok(Err(self.rows.bad_file(BadFile::TooManyRows)));
-            }
-            if let Err(failure) = self.rows.check(&mut scan, number, trim(&line)) {
-                return Ok(Err(failure));
-            }
-        }
-        if number == 0 {
-            return Ok(Err(self.rows.bad_file(BadFile::Empty)));
-        }
-        let Scan {
-            model,
-            tokens,
-            mut notes,
-            ..
-        } = scan;
-        notes.truncate(MOST_NOTES);
-        if let (Some(limit), Some(model)) = (self.engine.config.limits.enqueued_tokens, model) {
+        let limit = self.engine.config.limits.enqueued_tokens;
+        if let (Some(limit), Some(model)) = (limit, scanned.model) {
             let waiting = self.engine.waiting_tokens(&self.record, model, due_ms);
-            if waiting.saturating_add(tokens) > limit {
+            if waiting.saturating_add(scanned.tokens) > limit {
                 return Ok(Err(self.rows.too_many_tokens(model, limit)));
             }
         }
-        self.record.model = model.map(str::to_owned);
-        self.record.tokens = tokens;
-        self.record.total = number;
-        self.record.errors = notes;
+        self.record.model = scanned.model.map(str::to_owned);
+        self.record.tokens = scanned.tokens;
+        self.record.total = scanned.rows;
+        self.record.errors = scanned.notes;
         Ok(Ok(()))
     }
 
@@ -369,8 +406,12 @@ impl Worker<'_> {
             ResultFile::Error => (&self.cell.paths.error, 12, "error"),
             ResultFile::Output | ResultFile::Both => (&self.cell.paths.output, 11, "output"),
         };
-        if fs::metadata(partial).map_or(0, |data| data.len()) == 0 {
+        let empty = fs::metadata(partial).map_or(0, |data| data.len()) == 0;
+        if empty && !self.rows.makes_empty_files(self.engine) {
             return Ok(None);
+        }
+        if empty {
+            File::create(partial)?;
         }
         let engine = self.engine;
         let BatchRecord { sequence, id, .. } = &self.record;

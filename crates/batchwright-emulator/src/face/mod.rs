@@ -82,6 +82,13 @@ macro_rules! faces {
 faces! {
     /// OpenAI: chat completions, responses, embeddings, models, files, batches.
     OpenAi => openai,
+    /// Groq: chat completions, models, files, batches.
+    Groq => groq,
+    /// kluster.ai as it was: chat completions, models, files, batches.
+    Kluster => kluster,
+    /// A server that calls itself compatible with OpenAI, with a switch for every way in which such servers were seen
+    /// to differ, and Azure's paths.
+    Compatible => compatible,
 }
 
 impl Face {

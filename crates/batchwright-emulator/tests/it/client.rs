@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use batchwright_emulator::{BatchPace, Emulator, EmulatorConfig};
+use batchwright_emulator::{BatchPace, Emulator, EmulatorConfig, Face};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -40,6 +40,7 @@ pub(crate) fn quick_pace() -> BatchPace {
 pub(crate) struct Client {
     addr: SocketAddr,
     key: String,
+    base: &'static str,
 }
 
 #[derive(Debug)]
@@ -77,6 +78,7 @@ impl Client {
         Self {
             addr,
             key: "sk-test".to_owned(),
+            base: "/openai/v1",
         }
     }
 
@@ -84,7 +86,20 @@ impl Client {
         Self {
             addr: self.addr,
             key: key.to_owned(),
+            base: self.base,
         }
+    }
+
+    /// The same client at another face.
+    pub(crate) fn at(&self, face: Face) -> Self {
+        Self {
+            base: face.base_path(),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn path(&self, rest: &str) -> String {
+        format!("{}{rest}", self.base)
     }
 
     /// Sends one request on a connection of its own and reads to the end; what came before an error is kept.
@@ -147,7 +162,8 @@ impl Client {
     pub(crate) async fn upload(&self, name: &str, purpose: &str, content: &[u8]) -> Answer {
         let (kind, body) = form(name, purpose, content);
         let headers = [("content-type", kind.as_str())];
-        self.call("POST", "/openai/v1/files", &headers, &body).await
+        self.call("POST", &self.path("/files"), &headers, &body)
+            .await
     }
 
     /// Uploads a batch file and gives its id.
@@ -170,14 +186,14 @@ impl Client {
     /// Creates a batch and gives its id.
     pub(crate) async fn batch(&self, file: &str) -> String {
         let answer = self
-            .post("/openai/v1/batches", &Self::batch_body(file))
+            .post(&self.path("/batches"), &Self::batch_body(file))
             .await;
         assert_eq!(answer.status, 200, "{:?}", answer.json());
         answer.json()["id"].as_str().unwrap().to_owned()
     }
 
     pub(crate) async fn see(&self, batch: &str) -> Value {
-        self.get(&format!("/openai/v1/batches/{batch}"))
+        self.get(&self.path(&format!("/batches/{batch}")))
             .await
             .json()
     }
@@ -187,7 +203,9 @@ impl Client {
         let Some(file) = file.as_str() else {
             return Vec::new();
         };
-        let answer = self.get(&format!("/openai/v1/files/{file}/content")).await;
+        let answer = self
+            .get(&self.path(&format!("/files/{file}/content")))
+            .await;
         assert_eq!(answer.status, 200);
         answer
             .body
@@ -210,11 +228,16 @@ pub(crate) fn form(name: &str, purpose: &str, content: &[u8]) -> (String, Vec<u8
 
 /// A chat line of a batch.
 pub(crate) fn line(custom_id: &str, text: &str) -> String {
+    line_for("gpt-4o-mini", custom_id, text)
+}
+
+/// A chat line of a batch that asks a model.
+pub(crate) fn line_for(model: &str, custom_id: &str, text: &str) -> String {
     json!({
         "custom_id": custom_id,
         "method": "POST",
         "url": "/v1/chat/completions",
-        "body": chat("gpt-4o-mini", text),
+        "body": chat(model, text),
     })
     .to_string()
 }

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod client;
+mod compatible;
 mod faults;
 mod files;
+mod groq;
+mod kluster;
 mod lifecycle;
 mod persistence;
 mod realtime;

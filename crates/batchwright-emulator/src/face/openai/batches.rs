@@ -1,23 +1,27 @@
 //! The batches endpoints: create, get, list, cancel.
 
+use std::sync::Arc;
+
 use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::body::Endpoint;
 use super::error::{ApiError, INVALID};
 use super::realtime::read;
-use super::{Call, disk_error, limit, page};
-use crate::batch::BatchRecord;
+use super::quirks::{FileStatus, Lists, Settings, Validation};
+use super::{Call, Dialect, Parameters, Part, disk_error, limit, shape};
+use crate::batch::{self, BatchCell, BatchRecord, BatchState};
 use crate::clock::seconds;
-use crate::face::wire::{Query, json};
+use crate::control::block;
+use crate::face::wire::{Query, json as json_answer};
+use crate::face::download::Scratch;
 use crate::faults::{BatchFailure, Counts};
 use crate::seed::id;
 
 /// Most bytes of a body that creates a batch.
 const MAX_BODY: usize = 1 << 20;
-const DAY_MS: i64 = 86_400_000;
 /// Endpoints the vendor batches and this face does not serve.
 const NOT_SERVED: [&str; 5] = [
     "/v1/completions",
@@ -35,7 +39,7 @@ struct BatchObject {
     model: Option<String>,
     errors: Option<Errors>,
     input_file_id: String,
-    completion_window: &'static str,
+    completion_window: String,
     status: String,
     output_file_id: Option<String>,
     error_file_id: Option<String>,
@@ -94,7 +98,10 @@ impl BatchObject {
                 object: "list",
                 data: record.errors.clone(),
             }),
-            completion_window: "24h",
+            completion_window: record.extra["window"]
+                .as_str()
+                .unwrap_or("24h")
+                .to_owned(),
             created_at: seconds(record.created_ms),
             in_progress_at: at(record.in_progress_ms),
             expires_at: seconds(record.expires_ms),
@@ -127,10 +134,15 @@ impl BatchObject {
     }
 }
 
-pub(super) async fn create(call: &Call<'_>, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn create(
+    call: &Call<'_>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
     let body = read(body, MAX_BODY).await?;
-    let asked = Asked::read(&body)?;
+    let asked = Asked::read(call.dialect(), &body)?;
     let engine = call.engine;
+    let quirks = &*call.quirks;
     let created_ms = call.now_ms();
     let mut record = BatchRecord::new(
         call.dialect().name,
@@ -143,19 +155,100 @@ pub(super) async fn create(call: &Call<'_>, body: Body) -> Result<Response, ApiE
         ),
         call.sequence,
         created_ms,
-        created_ms + DAY_MS,
+        created_ms + asked.window_ms,
         call.faults.quirks(),
     );
     record.endpoint = asked.endpoint;
     record.input_file_id = asked.input_file_id;
     record.metadata = asked.metadata;
+    record.never_expires = quirks.never_expires;
+    record.extra = json!({"window": asked.window});
     if let Some(seconds) = asked.results_live_s {
         record.results_live_ms = seconds * 1000;
+    }
+    if let Some(existing) = same_creation(call, headers, &record) {
+        return answer_created(call, existing);
+    }
+    if quirks.file_status == FileStatus::Pending {
+        still_pending(call, &record.input_file_id)?;
+    }
+    if quirks.validation != Validation::Later {
+        let (engine, family, record) = (Arc::clone(engine), call.family, record.clone());
+        let scratch = Scratch(engine.files.scratch_path(call.sequence));
+        block(move || batch::scan(&engine, family, &record, created_ms, &scratch.0))
+            .await
+            .map_err(|error| disk_error(&error))?
+            .map_err(|failure| refused(&failure))?;
     }
     let cell = engine
         .create_batch(record, None)
         .map_err(|error| disk_error(&error))?;
-    Ok(json(&BatchObject::new(cell.record(), created_ms)))
+    answer_created(call, cell.record())
+}
+
+fn answer_created(call: &Call<'_>, record: BatchRecord) -> Result<Response, ApiError> {
+    let batch = shaped(call, record, true);
+    let mut response = json_answer(&shape::created(&call.quirks, batch));
+    *response.status_mut() =
+        StatusCode::from_u16(call.quirks.creation_status).unwrap_or(StatusCode::OK);
+    Ok(response)
+}
+
+/// The batch that an earlier call with the same idempotency key made, where that is offered.
+fn same_creation(
+    call: &Call<'_>,
+    headers: &HeaderMap,
+    record: &BatchRecord,
+) -> Option<BatchRecord> {
+    let token = headers.get("idempotency-key")?.to_str().ok()?;
+    if !call.quirks.idempotency_key {
+        return None;
+    }
+    let settings = call.engine.state::<Settings>();
+    let id = settings.batch_of(call.dialect().name, &call.key, token, &record.id);
+    let earlier = call.engine.batches.get(&id)?;
+    Some(earlier.record())
+}
+
+fn still_pending(call: &Call<'_>, file: &str) -> Result<(), ApiError> {
+    let now_ms = call.now_ms();
+    let found = call
+        .engine
+        .files
+        .get(call.dialect().name, &call.key, file, now_ms);
+    match found {
+        Some(file) if super::files::is_pending(&file, now_ms) => Err(ApiError::bad(
+            "input_file_id",
+            "invalid_request",
+            "The input file is not processed yet.",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A failed validation as the answer to the creation.
+fn refused(failure: &BatchFailure) -> ApiError {
+    let mut error = ApiError::new(400, INVALID, None, failure.message.clone());
+    error.param = failure.param.clone().map(Into::into);
+    error
+}
+
+/// A batch as this server shows it.
+fn shaped(call: &Call<'_>, record: BatchRecord, created: bool) -> Value {
+    let quirks = &*call.quirks;
+    let early = quirks.early_file_ids && record.in_progress_ms.is_some() && record.errors.is_empty();
+    let early = early.then(|| super::rows::output_file_id(call.dialect(), call.engine, &record));
+    let ended = record.state.is_terminal();
+    let validated = !matches!(record.state, BatchState::Validating | BatchState::Failed);
+    let mut object = serde_json::to_value(BatchObject::new(record, call.now_ms())).unwrap_or_default();
+    if let Some(early) = early.filter(|_| !ended && validated) {
+        object["output_file_id"] = json!(early);
+    }
+    shape::batch(quirks, created, &mut object);
+    if let Some(finish) = call.dialect().finish {
+        finish(Part::Batch, &mut object);
+    }
+    object
 }
 
 /// A body that creates a batch.
@@ -164,10 +257,12 @@ struct Asked {
     endpoint: String,
     metadata: Option<Map<String, Value>>,
     results_live_s: Option<i64>,
+    window: String,
+    window_ms: i64,
 }
 
 impl Asked {
-    fn read(body: &[u8]) -> Result<Self, ApiError> {
+    fn read(dialect: &Dialect, body: &[u8]) -> Result<Self, ApiError> {
         let Ok(Value::Object(mut body)) = serde_json::from_slice::<Value>(body) else {
             return Err(ApiError::new(
                 400,
@@ -183,7 +278,9 @@ impl Asked {
             "metadata",
             "output_expires_after",
         ];
-        if let Some(name) = body.keys().find(|name| !KNOWN.contains(&name.as_str())) {
+        let strict = matches!(dialect.parameters, Parameters::OpenAi);
+        let unknown = body.keys().find(|name| !KNOWN.contains(&name.as_str()));
+        if let Some(name) = unknown.filter(|_| strict) {
             return Err(ApiError::bad(
                 name.clone(),
                 "unknown_parameter",
@@ -192,8 +289,11 @@ impl Asked {
         }
         let input_file_id = text(&mut body, "input_file_id")?;
         let endpoint = text(&mut body, "endpoint")?;
-        let window = text(&mut body, "completion_window")?;
-        if Endpoint::of_url(&endpoint).is_none() {
+        let window = match body.get("completion_window") {
+            None if dialect.root.is_some() => "24h".to_owned(),
+            _ => text(&mut body, "completion_window")?,
+        };
+        if dialect.endpoint(&endpoint).is_none() {
             let message = if NOT_SERVED.contains(&endpoint.as_str()) {
                 format!("The emulator does not serve batches of '{endpoint}'.")
             } else {
@@ -201,18 +301,23 @@ impl Asked {
             };
             return Err(ApiError::bad("endpoint", "invalid_value", message));
         }
-        if window != "24h" {
+        let Some(window_ms) = dialect.windows.ms(&window) else {
             return Err(ApiError::bad(
                 "completion_window",
                 "invalid_value",
-                format!("Invalid value: '{window}'. Value must be '24h'."),
+                format!(
+                    "Invalid value: '{window}'. Value must be {}.",
+                    dialect.windows.words()
+                ),
             ));
-        }
+        };
         Ok(Self {
             input_file_id,
             endpoint,
             metadata: metadata(body.remove("metadata"))?,
             results_live_s: results_live_s(body.remove("output_expires_after"))?,
+            window,
+            window_ms,
         })
     }
 }
@@ -283,28 +388,47 @@ fn results_live_s(value: Option<Value>) -> Result<Option<i64>, ApiError> {
 }
 
 pub(super) fn get(call: &Call<'_>, id: &str) -> Result<Response, ApiError> {
-    let now_ms = call.now_ms();
-    let record = find(call, id, now_ms)?.record();
-    Ok(json(&BatchObject::new(record, now_ms)))
+    let record = find(call, id, call.now_ms())?.record();
+    Ok(json_answer(&shaped(call, record, false)))
 }
 
-pub(super) fn list(call: &Call<'_>, query: &str) -> Result<Response, ApiError> {
-    let query = Query::parse(query);
-    let limit = limit(&query, 20, 100)?;
+pub(super) fn list(call: &Call<'_>, query: &Query) -> Result<Response, ApiError> {
+    let lists = call.quirks.lists;
+    let limit = match lists {
+        Lists::Cursor => call.quirks.page,
+        Lists::Pages => match query.get("page_size") {
+            Some(size) => size.parse().unwrap_or(call.quirks.page).max(1),
+            None => call.quirks.page,
+        },
+        _ => limit(query, 20, 100)?,
+    };
     let now_ms = call.now_ms();
-    let mut objects: Vec<BatchObject> = call
+    let wanted: Vec<&str> = query.all("id").filter(|_| lists == Lists::Cursor).collect();
+    let mut objects: Vec<Value> = call
         .engine
         .batches
         .all()
         .iter()
         .map(|cell| cell.record())
-        .filter(|record| record.is_there(call.dialect().name, &call.key, now_ms) && record.is_listed(now_ms))
-        .map(|record| BatchObject::new(record, now_ms))
+        .filter(|record| {
+            record.is_there(call.dialect().name, &call.key, now_ms) && record.is_listed(now_ms)
+        })
+        .filter(|record| wanted.is_empty() || wanted.contains(&record.id.as_str()))
+        .map(|record| shaped(call, record, false))
         .collect();
     if call.engine.config.newest_first {
         objects.reverse();
     }
-    Ok(page(objects, |batch| &batch.id, query.get("after"), limit))
+    let limit = if wanted.is_empty() {
+        limit
+    } else {
+        objects.len().max(1)
+    };
+    let mut page = shape::page(lists, objects, query, limit);
+    if let Some(finish) = call.dialect().finish {
+        finish(Part::BatchList, &mut page);
+    }
+    Ok(json_answer(&page))
 }
 
 pub(super) fn cancel(call: &Call<'_>, id: &str) -> Result<Response, ApiError> {
@@ -323,17 +447,15 @@ pub(super) fn cancel(call: &Call<'_>, id: &str) -> Result<Response, ApiError> {
             ),
         ));
     }
-    Ok(json(&BatchObject::new(record, now_ms)))
+    Ok(json_answer(&shaped(call, record, false)))
 }
 
-fn find(
-    call: &Call<'_>,
-    id: &str,
-    now_ms: i64,
-) -> Result<std::sync::Arc<crate::batch::BatchCell>, ApiError> {
+fn find(call: &Call<'_>, id: &str, now_ms: i64) -> Result<Arc<BatchCell>, ApiError> {
     call.engine
         .batches
         .get(id)
-        .filter(|cell| cell.with(|record| record.is_there(call.dialect().name, &call.key, now_ms)))
+        .filter(|cell| {
+            cell.with(|record| record.is_there(call.dialect().name, &call.key, now_ms))
+        })
         .ok_or_else(|| ApiError::no_batch(id))
 }

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::io::Write as _;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde_json::{Value, json};
 
+use super::quirks::Errors;
 use crate::limits::{Refusal, RefusalKind};
 
 /// An error answer, for a whole call or for one row of a batch.
@@ -154,6 +155,25 @@ impl ApiError {
         error
     }
 
+    /// A prompt that a filter refused, where that is an error.
+    pub(super) fn filtered() -> Self {
+        Self::bad(
+            "prompt",
+            CONTENT_FILTER,
+            "The response was filtered due to the prompt triggering the content management policy.",
+        )
+    }
+
+    /// No room for a request of the flex tier.
+    pub(super) fn no_capacity() -> Self {
+        Self::new(
+            498,
+            "capacity_exceeded",
+            Some("capacity_exceeded"),
+            "Flex tier capacity exceeded. Please try again later.",
+        )
+    }
+
     pub(super) fn of_refusal(model: &str, refusal: &Refusal) -> Self {
         let Refusal {
             kind,
@@ -181,6 +201,14 @@ impl ApiError {
                      {limit}, Used {used}, Requested {requested}. Please try again in {wait}."
                 ),
             ),
+            RefusalKind::Day => (
+                "requests",
+                "rate_limit_exceeded",
+                format!(
+                    "Rate limit reached for {model} in organization org-emulator on requests per day (RPD): Limit \
+                     {limit}, Used {used}, Requested {requested}. Please try again in {wait}."
+                ),
+            ),
             RefusalKind::TooLarge => (
                 "tokens",
                 "rate_limit_exceeded",
@@ -203,30 +231,53 @@ impl ApiError {
         error
     }
 
-    /// Appends the JSON body.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            error: Inner<'a>,
+    /// The JSON body in a server's shape.
+    pub(super) fn body(&self, shape: Errors) -> Value {
+        let Self {
+            status,
+            message,
+            kind,
+            param,
+            code,
+            ..
+        } = self;
+        let mut object = json!({"message": message, "type": kind, "param": param, "code": code});
+        if *code == Some(CONTENT_FILTER) {
+            object["innererror"] = json!({
+                "code": "ResponsibleAIPolicyViolation",
+                "content_filter_result": {"hate": {"filtered": true, "severity": "high"}},
+            });
         }
-        #[derive(Serialize)]
-        struct Inner<'a> {
-            message: &'a str,
-            r#type: &'a str,
-            param: Option<&'a str>,
-            code: Option<&'a str>,
+        match shape {
+            Errors::Object => json!({"error": object}),
+            Errors::NoParam => {
+                let mut object = json!({"message": message, "type": kind});
+                if let Some(code) = code {
+                    object["code"] = json!(code);
+                }
+                json!({"error": object})
+            }
+            Errors::NumberCode => json!({
+                "error": {"message": message, "code": status, "metadata": {"provider_name": "emulator"}},
+                "user_id": "user-emulator",
+            }),
+            Errors::Text => json!({"error": message}),
+            Errors::Detail => json!({"detail": message}),
+            Errors::DetailList => json!({
+                "detail": [{"loc": ["body", param], "msg": message, "type": code.unwrap_or(kind)}],
+            }),
+            Errors::Message => json!({
+                "object": "error", "message": message, "type": kind, "param": param, "code": status,
+            }),
+            Errors::List => json!({"errors": [object]}),
+            Errors::ListData => json!({"errors": {"object": "list", "data": [object]}}),
+            Errors::Wrapped => json!([{"error": object}]),
         }
-        let body = Body {
-            error: Inner {
-                message: &self.message,
-                r#type: self.kind,
-                param: self.param.as_deref(),
-                code: self.code,
-            },
-        };
-        serde_json::to_writer(out, &body).expect("texts serialize into memory");
     }
 }
+
+/// The code of a prompt that a filter refused.
+const CONTENT_FILTER: &str = "content_filter";
 
 /// A duration as the vendor's rate-limit headers write it: `20ms`, `1.2s`, `6m0s`, `1h2m3s`.
 pub(super) fn go_duration(duration: Duration) -> String {

@@ -2,13 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use super::body::{Endpoint, MAX_INPUTS, ROLES, is_one};
+use super::body::{Endpoint, MAX_INPUTS, ROLES, Ways, is_one, most_choices};
 use super::error::{ApiError, INVALID};
-use super::dialect::Dialect;
 use crate::model::{Model, ModelKind};
 
 /// The error answer to a body that the typed pass refused.
-pub(super) fn explain(dialect: &Dialect, endpoint: Endpoint, body: &[u8]) -> ApiError {
+pub(super) fn explain(ways: Ways<'_>, endpoint: Endpoint, body: &[u8]) -> ApiError {
     let Ok(body) = serde_json::from_slice::<Value>(body) else {
         return ApiError::new(
             400,
@@ -20,7 +19,7 @@ pub(super) fn explain(dialect: &Dialect, endpoint: Endpoint, body: &[u8]) -> Api
     let Value::Object(body) = body else {
         return ApiError::new(400, INVALID, None, "The JSON body is not an object.");
     };
-    match find(dialect, endpoint, &body) {
+    match find(ways, endpoint, &body) {
         Err(error) => error,
         Ok(()) => ApiError::new(400, INVALID, None, "The JSON body is not as expected."),
     }
@@ -121,11 +120,25 @@ const EMBEDDINGS: &[(&str, Kind)] = &[
     ("user", Text),
 ];
 
-fn find(dialect: &Dialect, endpoint: Endpoint, body: &Map<String, Value>) -> Result<(), ApiError> {
-    let (known, prompt) = match endpoint {
-        Endpoint::Chat => (CHAT, "messages"),
-        Endpoint::Responses => (RESPONSES, "input"),
-        Endpoint::Embeddings => (EMBEDDINGS, "input"),
+fn parameters(endpoint: Endpoint) -> &'static [(&'static str, Kind)] {
+    match endpoint {
+        Endpoint::Chat => CHAT,
+        Endpoint::Responses => RESPONSES,
+        Endpoint::Embeddings => EMBEDDINGS,
+    }
+}
+
+/// Whether OpenAI knows a parameter.
+pub(super) fn known(endpoint: Endpoint, name: &str) -> bool {
+    parameters(endpoint).iter().any(|(known, _)| *known == name)
+}
+
+fn find(ways: Ways<'_>, endpoint: Endpoint, body: &Map<String, Value>) -> Result<(), ApiError> {
+    let known = parameters(endpoint);
+    let prompt = if endpoint == Endpoint::Chat {
+        "messages"
+    } else {
+        "input"
     };
     for name in ["model", prompt] {
         if body.get(name).is_none_or(Value::is_null) {
@@ -144,14 +157,23 @@ fn find(dialect: &Dialect, endpoint: Endpoint, body: &Map<String, Value>) -> Res
     for (name, kind) in known {
         match body.get(*name) {
             None | Some(Value::Null) => {}
+            Some(Value::String(_)) if *name == "service_tier" && !ways.dialect.strict_reasoning => {}
             Some(value) => kind.check(name, value)?,
         }
+    }
+    let choices = body.get("n").and_then(Value::as_u64).unwrap_or(1);
+    if choices > most_choices(ways.dialect) {
+        return Err(ApiError::bad(
+            "n",
+            "invalid_value",
+            "'n' : number must be at most 1",
+        ));
     }
     let name = body
         .get("model")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    let model = dialect
+    let model = ways
         .model(name)
         .filter(|model| endpoint.serves(model))
         .ok_or_else(|| ApiError::model_not_found(name))?;
@@ -169,7 +191,7 @@ fn find(dialect: &Dialect, endpoint: Endpoint, body: &Map<String, Value>) -> Res
             "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are specified.",
         ));
     }
-    if model.reasons() {
+    if ways.dialect.strict_reasoning && model.reasons() {
         sampling(endpoint, model, body)?;
     }
     if endpoint == Endpoint::Responses && body.get("stream") == Some(&Value::Bool(true)) {
@@ -376,6 +398,7 @@ fn sampling(endpoint: Endpoint, model: &Model, body: &Map<String, Value>) -> Res
 #[cfg(test)]
 mod tests {
     use super::super::OPENAI;
+    use super::super::quirks::Quirks;
     use super::super::body::prepare;
     use super::*;
 
@@ -455,7 +478,11 @@ mod tests {
                 "unsupported_value",
             ),
         ] {
-            let error = prepare(&OPENAI, Endpoint::Chat, body.as_bytes(), 0).expect_err(&body);
+            let ways = Ways {
+                dialect: &OPENAI,
+                quirks: &Quirks::none(),
+            };
+            let error = prepare(ways, Endpoint::Chat, body.as_bytes(), 0).expect_err(&body);
             assert_eq!(error.status, 400, "{body}");
             assert_eq!(error.param.as_deref(), Some(param), "{body}");
             assert_eq!(error.code, Some(code), "{body}");
@@ -495,7 +522,11 @@ mod tests {
                     OneOf(words) => &format!("{:?}", words[0]),
                 };
                 let body = format!("{start}\"{name}\":{value}}}");
-                let prepared = prepare(&OPENAI, endpoint, body.as_bytes(), 0);
+                let ways = Ways {
+                    dialect: &OPENAI,
+                    quirks: &Quirks::none(),
+                };
+                let prepared = prepare(ways, endpoint, body.as_bytes(), 0);
                 assert!(prepared.is_ok(), "{body}: {prepared:?}");
             }
         }

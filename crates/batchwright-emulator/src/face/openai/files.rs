@@ -7,11 +7,12 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt, BufWriter};
 
 use super::error::{ApiError, INVALID};
-use super::{Call, disk_error, limit, page};
+use super::quirks::{FileStatus, Lists};
+use super::{Call, disk_error, limit, shape};
 use crate::clock::seconds;
 use crate::control::block;
 use crate::face::download::{self, Download, Scratch};
@@ -20,17 +21,9 @@ use crate::faults::FaultAction;
 use crate::seed::id;
 use crate::store::FileRecord;
 
-/// Most bytes of one file.
-const MAX_FILE: u64 = 512 << 20;
 const THIRTY_DAYS_S: i64 = 2_592_000;
-const PURPOSES: [&str; 6] = [
-    "assistants",
-    "batch",
-    "fine-tune",
-    "vision",
-    "user_data",
-    "evals",
-];
+/// Virtual time a server may take to look at a file.
+const LOOKED_AT_MS: i64 = 60_000;
 
 #[derive(Serialize)]
 struct FileObject<'a> {
@@ -61,6 +54,19 @@ impl<'a> FileObject<'a> {
     }
 }
 
+/// Whether a server that looks at files still looks at this one.
+pub(super) fn is_pending(record: &FileRecord, now_ms: i64) -> bool {
+    now_ms < record.created_ms + LOOKED_AT_MS
+}
+
+/// A file as this server shows it.
+fn shaped(call: &Call<'_>, record: &FileRecord) -> Value {
+    let mut object = serde_json::to_value(FileObject::new(record)).unwrap_or_default();
+    let pending = is_pending(record, call.now_ms());
+    shape::file(&call.quirks, pending, &mut object);
+    object
+}
+
 pub(super) async fn upload(call: &Call<'_>, request: Request) -> Result<Response, ApiError> {
     let engine = call.engine;
     let mut form = Multipart::from_request(request, &()).await.map_err(|_| {
@@ -76,7 +82,7 @@ pub(super) async fn upload(call: &Call<'_>, request: Request) -> Result<Response
         ..Arrived::default()
     };
     while let Some(field) = form.next_field().await.map_err(|_| torn())? {
-        arrived.take(field).await?;
+        arrived.take(call, field).await?;
     }
     arrived.shorten(call).map_err(|error| disk_error(&error))?;
     let record = arrived.check(call)?;
@@ -84,7 +90,7 @@ pub(super) async fn upload(call: &Call<'_>, request: Request) -> Result<Response
     let stored = block(move || engine.files.insert(record, &arrived.scratch.0))
         .await
         .map_err(|error| disk_error(&error))?;
-    Ok(json_response(&FileObject::new(&stored)))
+    Ok(json_response(&shaped(call, &stored)))
 }
 
 /// The fields of an upload so far.
@@ -99,7 +105,7 @@ struct Arrived {
 }
 
 impl Arrived {
-    async fn take(&mut self, mut field: Field<'_>) -> Result<(), ApiError> {
+    async fn take(&mut self, call: &Call<'_>, mut field: Field<'_>) -> Result<(), ApiError> {
         match field.name().unwrap_or_default() {
             "file" => {
                 self.filename = Some(field.file_name().unwrap_or_default().to_owned());
@@ -109,8 +115,9 @@ impl Arrived {
                 let mut file = BufWriter::with_capacity(256 << 10, file);
                 while let Some(chunk) = field.chunk().await.map_err(|_| torn())? {
                     self.bytes += chunk.len() as u64;
-                    if self.bytes > MAX_FILE {
-                        return Err(ApiError::too_large(self.bytes, MAX_FILE));
+                    let most = call.dialect().max_upload;
+                    if self.bytes > most {
+                        return Err(ApiError::too_large(self.bytes, most));
                     }
                     file.write_all(&chunk)
                         .await
@@ -119,8 +126,8 @@ impl Arrived {
                 file.flush().await.map_err(|error| disk_error(&error))
             }
             "purpose" => short(&mut self.purpose, field).await,
-            "expires_after[anchor]" => short(&mut self.anchor, field).await,
-            "expires_after[seconds]" => short(&mut self.seconds, field).await,
+            "expires_after[anchor]" | "expires_after.anchor" => short(&mut self.anchor, field).await,
+            "expires_after[seconds]" | "expires_after.seconds" => short(&mut self.seconds, field).await,
             _ => {
                 while field.chunk().await.map_err(|_| torn())?.is_some() {}
                 Ok(())
@@ -148,13 +155,19 @@ impl Arrived {
         let Some(purpose) = &self.purpose else {
             return Err(ApiError::missing("purpose"));
         };
-        if !PURPOSES.contains(&purpose.as_str()) {
+        let purposes = call.dialect().purposes;
+        if !purposes.contains(&purpose.as_str()) {
             return Err(ApiError::bad(
                 "purpose",
                 "invalid_value",
-                format!("'{purpose}' is not one of {PURPOSES:?} - 'purpose'"),
+                format!("'{purpose}' is not one of {purposes:?} - 'purpose'"),
             ));
         }
+        let purpose = if purpose == "batch-api" {
+            "batch"
+        } else {
+            purpose
+        };
         if purpose == "batch" && !filename.ends_with(".jsonl") {
             return Err(ApiError::new(
                 400,
@@ -175,7 +188,7 @@ impl Arrived {
             created_ms,
             expires_ms: lives.map(|seconds| created_ms + seconds * 1000),
             filename: filename.clone(),
-            purpose: purpose.clone(),
+            purpose: purpose.to_owned(),
             listed_ms: created_ms,
             visible_ms: created_ms,
         };
@@ -225,9 +238,8 @@ fn lifetime(anchor: Option<&str>, seconds: Option<&str>) -> Result<Option<i64>, 
     }
 }
 
-pub(super) fn list(call: &Call<'_>, query: &str) -> Result<Response, ApiError> {
-    let query = Query::parse(query);
-    let limit = limit(&query, 10_000, 10_000)?;
+pub(super) fn list(call: &Call<'_>, query: &Query) -> Result<Response, ApiError> {
+    let limit = limit(query, 10_000, 10_000)?;
     let mut records = call
         .engine
         .files
@@ -248,13 +260,21 @@ pub(super) fn list(call: &Call<'_>, query: &str) -> Result<Response, ApiError> {
     }
     let objects: Vec<_> = records
         .iter()
-        .map(|record| FileObject::new(record))
+        .map(|record| shaped(call, record))
         .collect();
-    Ok(page(objects, |file| file.id, query.get("after"), limit))
+    // Servers that page batches in their own way list files without pages.
+    let lists = match call.quirks.lists {
+        Lists::Cursor | Lists::Pages | Lists::Absent => Lists::Whole,
+        lists => lists,
+    };
+    Ok(json_response(&shape::page(lists, objects, query, limit)))
 }
 
 pub(super) fn get(call: &Call<'_>, id: &str) -> Result<Response, ApiError> {
-    Ok(json_response(&FileObject::new(&*find(call, id)?)))
+    if call.quirks.file_status == FileStatus::NoEndpoint {
+        return Err(ApiError::new(404, INVALID, None, "Not Found"));
+    }
+    Ok(json_response(&shaped(call, &*find(call, id)?)))
 }
 
 pub(super) fn delete(call: &Call<'_>, id: &str) -> Result<Response, ApiError> {

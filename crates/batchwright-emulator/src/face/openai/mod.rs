@@ -3,38 +3,85 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use serde::Serialize;
+use serde_json::Value;
 
-use self::body::Endpoint;
-use self::dialect::Dialect;
+use self::dialect::Windows;
 use self::error::{ApiError, INVALID};
-use super::wire::{KeyFault, KeyPlace, Query, caller, json, json_bytes};
-use super::{Faults, RouteName, Service};
+use self::quirks::{Lists, Settings};
+use super::wire::{KeyFault, Query, caller, json, json_bytes};
+use super::{Faults, RouteName, Service, under};
 use crate::engine::Engine;
 use crate::seed::id;
 
 mod batches;
 mod body;
-pub(super) mod dialect;
+mod dialect;
 mod error;
 mod explain;
 mod files;
 mod models;
+mod quirks;
 mod realtime;
 mod reply;
 mod rows;
+mod shape;
+
+pub(super) use self::body::Endpoint;
+pub(super) use self::dialect::{Dialect, Parameters, Part};
+pub(super) use self::quirks::Quirks;
+pub(super) mod switch {
+    //! The values of switches, for dialects.
+    pub(in crate::face) use super::dialect::Windows;
+    pub(in crate::face) use super::quirks::{
+        Absent, BatchErrors, CountsShape, Errors, FileStatus, Lists, Metadata, RateHeaders,
+        Thoughts, RowErrors, Shape, StatusCase, Times, ToolCalls, Usage,
+    };
+}
+
+use super::wire::KeyPlace;
 
 /// OpenAI itself.
-static OPENAI: Dialect = Dialect {
+pub(super) static OPENAI: Dialect = Dialect {
     name: "openai",
     base: "/openai/v1",
+    root: None,
+    keys: &[KeyPlace::Bearer],
     models: models::MODELS,
+    direct: &[Endpoint::Chat, Endpoint::Responses, Endpoint::Embeddings],
+    batched: &[Endpoint::Chat, Endpoint::Responses, Endpoint::Embeddings],
+    parameters: Parameters::OpenAi,
+    strict_reasoning: true,
+    many_choices: true,
+    tier: Some("default"),
+    headers: &[
+        ("openai-version", "2020-10-01"),
+        ("openai-organization", "org-emulator"),
+        ("openai-processing-ms", "1"),
+    ],
     file_id: "file-",
     batch_id: "batch_",
+    purposes: &[
+        "assistants",
+        "batch",
+        "fine-tune",
+        "vision",
+        "user_data",
+        "evals",
+    ],
+    max_upload: 512 << 20,
+    max_rows: 50_000,
+    max_bytes: 209_715_200,
+    windows: Windows::These(&[24]),
+    mixed_models: false,
+    bad_lines_are_rows: false,
+    output_suffix: None,
+    finish: None,
+    quirks: Quirks::none,
+    presets: &[("openai", Quirks::none)],
 };
 
 /// The face in the table of faces.
@@ -44,16 +91,29 @@ pub(super) static SERVICE: Family = Family(&OPENAI);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Family(pub(super) &'static Dialect);
 
+impl Family {
+    /// The switches in force.
+    fn quirks(&self, engine: &Engine) -> Arc<Quirks> {
+        engine
+            .state::<Settings>()
+            .quirks(self.0.name, self.0.quirks)
+    }
+}
+
 impl Service for Family {
     fn base(&self) -> &'static str {
         self.0.base
     }
 
+    fn answers(&self, path: &str) -> bool {
+        under(self.0.root.unwrap_or(self.0.base), path)
+    }
+
     fn route(&self, path: &str) -> Option<RouteName> {
-        let rest = Route::of(path.strip_prefix(self.0.base)?)?.name();
+        let rest = self.0.rest(path)?;
         Some(RouteName {
             base: self.0.base,
-            rest,
+            rest: Route::of(&rest)?.name(),
         })
     }
 
@@ -65,11 +125,23 @@ impl Service for Family {
     ) -> BoxFuture<'a, Response> {
         handle(self, engine, request, faults).boxed()
     }
+
+    fn options(&self, engine: &Engine) -> Value {
+        serde_json::to_value(&*self.quirks(engine)).unwrap_or_default()
+    }
+
+    fn set_options(&self, engine: &Engine, options: &Value) -> Result<(), String> {
+        let changed = self.quirks(engine).with(options, self.0.presets)?;
+        engine.state::<Settings>().set(self.0.name, changed);
+        Ok(())
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Route<'a> {
     Infer(Endpoint),
+    /// A model by its name in the path, as at Azure.
+    Deployment(&'a str, Endpoint),
     Models,
     Model(&'a str),
     Files,
@@ -81,8 +153,14 @@ enum Route<'a> {
 }
 
 impl<'a> Route<'a> {
-    fn of(path: &'a str) -> Option<Self> {
-        let mut parts = path.strip_prefix('/')?.splitn(3, '/');
+    fn of(rest: &'a str) -> Option<Self> {
+        let rest = rest.strip_prefix('/')?;
+        if let Some(rest) = rest.strip_prefix("deployments/") {
+            let (name, rest) = rest.split_once('/')?;
+            let endpoint = Endpoint::of_url(&format!("/v1/{rest}"))?;
+            return Some(Self::Deployment(name, endpoint));
+        }
+        let mut parts = rest.splitn(3, '/');
         Some(match (parts.next()?, parts.next(), parts.next()) {
             ("chat", Some("completions"), None) => Self::Infer(Endpoint::Chat),
             ("responses", None, None) => Self::Infer(Endpoint::Responses),
@@ -104,6 +182,9 @@ impl<'a> Route<'a> {
             Self::Infer(Endpoint::Chat) => "/chat/completions",
             Self::Infer(Endpoint::Responses) => "/responses",
             Self::Infer(Endpoint::Embeddings) => "/embeddings",
+            Self::Deployment(_, Endpoint::Chat) => "/deployments/{name}/chat/completions",
+            Self::Deployment(_, Endpoint::Responses) => "/deployments/{name}/responses",
+            Self::Deployment(_, Endpoint::Embeddings) => "/deployments/{name}/embeddings",
             Self::Models => "/models",
             Self::Model(_) => "/models/{model}",
             Self::Files => "/files",
@@ -116,10 +197,11 @@ impl<'a> Route<'a> {
     }
 }
 
-/// One call: the engine, who calls, and its place in the sequence.
-pub(super) struct Call<'a> {
+/// One call: the engine, the face, who calls, and its place in the sequence.
+struct Call<'a> {
     engine: &'a Arc<Engine>,
     family: &'static Family,
+    quirks: Arc<Quirks>,
     /// Fingerprint of the caller's key.
     key: String,
     sequence: u64,
@@ -142,15 +224,17 @@ async fn handle(
     request: Request,
     faults: Faults,
 ) -> Response {
+    let quirks = family.quirks(engine);
     let sequence = match engine.next_sequence() {
         Ok(sequence) => sequence,
-        Err(error) => return failed(&error),
+        Err(error) => return error_response(&quirks, &disk_error(&error)),
     };
-    let answered = match authorized(engine, request.headers()) {
+    let answered = match authorized(family, &quirks, engine, &request) {
         Ok(key) => {
             let call = Call {
                 engine,
                 family,
+                quirks: Arc::clone(&quirks),
                 key,
                 sequence,
                 faults,
@@ -159,7 +243,7 @@ async fn handle(
         }
         Err(error) => Err(error),
     };
-    let mut response = answered.unwrap_or_else(|error| error_response(&error));
+    let mut response = answered.unwrap_or_else(|error| error_response(&quirks, &error));
     let headers = response.headers_mut();
     if !headers.contains_key("x-request-id") {
         let request_id = id("req_", engine.config.seed, 21, sequence);
@@ -167,22 +251,33 @@ async fn handle(
             headers.insert("x-request-id", request_id);
         }
     }
-    headers.insert("openai-version", HeaderValue::from_static("2020-10-01"));
-    headers.insert(
-        "openai-organization",
-        HeaderValue::from_static("org-emulator"),
-    );
-    headers.insert("openai-processing-ms", HeaderValue::from_static("1"));
+    for (name, value) in family.0.headers {
+        headers.insert(*name, HeaderValue::from_static(value));
+    }
+    let json = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == "application/json");
+    if let Some(kind) = quirks.content_type.as_ref().filter(|_| json)
+        && let Ok(kind) = HeaderValue::try_from(kind)
+    {
+        headers.insert(header::CONTENT_TYPE, kind);
+    }
     response
 }
 
 async fn dispatch(call: &Call<'_>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
-    let route = path
-        .strip_prefix(call.dialect().base)
-        .and_then(Route::of);
-    let Some(route) = route else {
+    let Quirks { batches, lists, .. } = *call.quirks;
+    let rest = call.dialect().rest(path).unwrap_or_default();
+    let served = |route: &Route<'_>| match route {
+        Route::Infer(endpoint) => call.dialect().direct.contains(endpoint),
+        Route::Deployment(..) => call.dialect().root.is_some(),
+        Route::Batches if parts.method == Method::GET => batches && lists != Lists::Absent,
+        Route::Batches | Route::Batch(_) | Route::BatchCancel(_) => batches,
+        _ => true,
+    };
+    let Some(route) = Route::of(&rest).filter(served) else {
         return Err(ApiError::new(
             404,
             INVALID,
@@ -190,20 +285,25 @@ async fn dispatch(call: &Call<'_>, request: Request) -> Result<Response, ApiErro
             format!("Invalid URL ({} {path})", parts.method),
         ));
     };
-    let query = parts.uri.query().unwrap_or_default();
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
     match (&parts.method, route) {
-        (&Method::POST, Route::Infer(endpoint)) => realtime::infer(call, endpoint, body).await,
-        (&Method::GET, Route::Models) => Ok(realtime::list_models(call)),
+        (&Method::POST, Route::Infer(endpoint)) => {
+            realtime::infer(call, endpoint, None, body).await
+        }
+        (&Method::POST, Route::Deployment(name, endpoint)) => {
+            realtime::infer(call, endpoint, Some(name), body).await
+        }
+        (&Method::GET, Route::Models) => realtime::list_models(call),
         (&Method::GET, Route::Model(name)) => realtime::model(call, name),
-        (&Method::POST, Route::Files) => {
+        (&Method::POST, Route::Files | Route::File("upload")) => {
             files::upload(call, Request::from_parts(parts, body)).await
         }
-        (&Method::GET, Route::Files) => files::list(call, query),
+        (&Method::GET, Route::Files) => files::list(call, &query),
         (&Method::GET, Route::File(id)) => files::get(call, id),
         (&Method::DELETE, Route::File(id)) => files::delete(call, id),
         (&Method::GET, Route::FileContent(id)) => files::content(call, id, &parts.headers).await,
-        (&Method::POST, Route::Batches) => batches::create(call, body).await,
-        (&Method::GET, Route::Batches) => batches::list(call, query),
+        (&Method::POST, Route::Batches) => batches::create(call, &parts.headers, body).await,
+        (&Method::GET, Route::Batches) => batches::list(call, &query),
         (&Method::GET, Route::Batch(id)) => batches::get(call, id),
         (&Method::POST, Route::BatchCancel(id)) => batches::cancel(call, id),
         _ => Err(ApiError::new(
@@ -216,36 +316,45 @@ async fn dispatch(call: &Call<'_>, request: Request) -> Result<Response, ApiErro
 }
 
 /// The fingerprint of the caller's key, if it may come in.
-fn authorized(engine: &Engine, headers: &HeaderMap) -> Result<String, ApiError> {
-    caller(engine, headers, "", &[KeyPlace::Bearer]).map_err(|fault| match fault {
-        KeyFault::Missing => ApiError::new(
+fn authorized(
+    family: &Family,
+    quirks: &Quirks,
+    engine: &Engine,
+    request: &Request,
+) -> Result<String, ApiError> {
+    match caller(engine, request.headers(), "", family.0.keys) {
+        Ok(key) => Ok(key),
+        Err(_) if !quirks.key_required => Ok("no key".to_owned()),
+        Err(KeyFault::Missing) => Err(ApiError::new(
             401,
             INVALID,
             None,
             "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer \
              auth.",
-        ),
-        KeyFault::Unknown => ApiError::new(
+        )),
+        Err(KeyFault::Unknown) => Err(ApiError::new(
             401,
             INVALID,
             Some("invalid_api_key"),
             "Incorrect API key provided.",
-        ),
-    })
+        )),
+    }
 }
 
-fn error_response(error: &ApiError) -> Response {
-    let mut body = Vec::with_capacity(256);
-    error.write(&mut body);
-    let mut response = json_bytes(body);
+fn error_response(quirks: &Quirks, error: &ApiError) -> Response {
+    let mut response = json(&error.body(quirks.errors));
+    let status = quirks.error_status.unwrap_or(error.status);
     *response.status_mut() =
-        StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Some(wait) = error.retry_after {
         let headers = response.headers_mut();
         let seconds = wait.as_millis().div_ceil(1000).max(1);
         let ms = wait.as_millis().max(1);
         for (name, value) in [("retry-after", seconds), ("retry-after-ms", ms)] {
-            if let Ok(value) = HeaderValue::try_from(value.to_string()) {
+            let openai = quirks.rate_headers == quirks::RateHeaders::Minute;
+            if let Ok(value) = HeaderValue::try_from(value.to_string())
+                && (openai || name == "retry-after")
+            {
                 headers.insert(name, value);
             }
         }
@@ -253,47 +362,9 @@ fn error_response(error: &ApiError) -> Response {
     response
 }
 
-/// A 500 for what should not happen: the emulator's own disk failed.
-fn failed(error: &std::io::Error) -> Response {
-    error_response(&disk_error(error))
-}
-
 fn disk_error(error: &std::io::Error) -> ApiError {
     tracing::error!(%error, "the emulator's disk failed");
     ApiError::internal()
-}
-
-/// A page of a list: `after` an id, at most `limit`, as `{"object":"list","data":[…],…}`.
-fn page<T: Serialize>(
-    all: Vec<T>,
-    id: impl Fn(&T) -> &str,
-    after: Option<&str>,
-    limit: usize,
-) -> Response {
-    #[derive(Serialize)]
-    struct Page<'a, T> {
-        object: &'static str,
-        data: &'a [T],
-        first_id: Option<&'a str>,
-        last_id: Option<&'a str>,
-        has_more: bool,
-    }
-    let start = match after {
-        None => 0,
-        Some(after) => all
-            .iter()
-            .position(|item| id(item) == after)
-            .map_or(all.len(), |at| at + 1),
-    };
-    let rest = &all[start..];
-    let data = &rest[..limit.min(rest.len())];
-    json(&Page {
-        object: "list",
-        first_id: data.first().map(&id),
-        last_id: data.last().map(&id),
-        has_more: data.len() < rest.len(),
-        data,
-    })
 }
 
 /// The `limit` of a list.

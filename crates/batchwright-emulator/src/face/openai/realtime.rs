@@ -8,15 +8,17 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use futures::stream;
 use serde::Serialize;
+use serde_json::Value;
 
-use super::body::{Endpoint, prepare};
-use super::error::{ApiError, go_duration};
-use super::reply::{Stamp, chat_events, write};
-use super::{Call, disk_error, error_response};
+use super::body::{Endpoint, Prepared, Ways, prepare};
+use super::error::{ApiError, INVALID, go_duration};
+use super::quirks::{Models, Quirks, RateHeaders};
+use super::reply::{Stamp, chat_events};
+use super::rows::write_shaped;
+use super::{Call, Part, disk_error, error_response, json, json_bytes, shape};
 use crate::clock::seconds;
-use crate::face::wire::{json, json_bytes};
 use crate::invoice::{Charge, Lane};
-use crate::limits::{Headroom, Room};
+use crate::limits::{Headroom, RefusalKind, Room};
 use crate::server::read_body;
 
 /// Most bytes of an inference body.
@@ -25,11 +27,20 @@ const MAX_BODY: usize = 64 << 20;
 pub(super) async fn infer(
     call: &Call<'_>,
     endpoint: Endpoint,
+    deployment: Option<&str>,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let body = read(body, MAX_BODY).await?;
+    let mut body = read(body, MAX_BODY).await?;
+    if let Some(name) = deployment {
+        body = with_model(call, name, &body)?;
+    }
     let engine = call.engine;
-    let prepared = prepare(call.dialect(), endpoint, &body, engine.config.seed)?;
+    let quirks = &*call.quirks;
+    let ways = Ways {
+        dialect: call.dialect(),
+        quirks,
+    };
+    let prepared = prepare(ways, endpoint, &body, engine.config.seed)?;
     let model = prepared.model;
     let admitted = engine.limiter.admit(
         call.dialect().name,
@@ -41,11 +52,18 @@ pub(super) async fn infer(
     let (room, _in_flight) = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
-            let mut response = error_response(&ApiError::of_refusal(model.name, &refusal));
-            rate_headers(response.headers_mut(), &refusal.room);
+            let mut error = ApiError::of_refusal(model.name, &refusal);
+            if quirks.rate_headers == RateHeaders::Day && refusal.kind == RefusalKind::TooLarge {
+                error.status = 413;
+            }
+            let mut response = error_response(quirks, &error);
+            rate_headers(quirks, response.headers_mut(), &refusal.room);
             return Ok(response);
         }
     };
+    if quirks.no_flex_capacity && prepared.service_tier == "flex" {
+        return Err(ApiError::no_capacity());
+    }
     let stamp = Stamp {
         seed: engine.config.seed,
         nonce: call.sequence,
@@ -73,7 +91,8 @@ pub(super) async fn infer(
         })
         .map_err(|error| disk_error(&error))?;
     let mut response = if prepared.stream {
-        let events = chat_events(&prepared, stamp)
+        let events = chat_events(&prepared, stamp);
+        let events = shaped_events(ways, &prepared, stamp, events)
             .into_iter()
             .map(|event| Ok::<_, Infallible>(Bytes::from(event)));
         let events = stream::iter(events);
@@ -85,11 +104,14 @@ pub(super) async fn infer(
         response
     } else {
         let mut out = Vec::with_capacity(1024);
-        write(endpoint, &prepared, stamp, &mut out);
+        if quirks.leading_blank_lines {
+            out.extend_from_slice(b"\n\n\n");
+        }
+        write_shaped(ways, endpoint, &prepared, stamp, &mut out);
         json_bytes(out)
     };
     let headers = response.headers_mut();
-    rate_headers(headers, &room);
+    rate_headers(quirks, headers, &room);
     if let Ok(request_id) = HeaderValue::try_from(request_id) {
         headers.insert("x-request-id", request_id);
     }
@@ -108,10 +130,65 @@ pub(super) async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     }
 }
 
-fn rate_headers(headers: &mut HeaderMap, room: &Headroom) {
+/// A body that names the model of a deployment's path.
+fn with_model(call: &Call<'_>, name: &str, body: &[u8]) -> Result<Bytes, ApiError> {
+    let Some(model) = call.dialect().model_for(&call.quirks, name) else {
+        return Err(ApiError::new(
+            404,
+            INVALID,
+            Some("DeploymentNotFound"),
+            "The API deployment for this resource does not exist.",
+        ));
+    };
+    let Ok(Value::Object(mut parsed)) = serde_json::from_slice(body) else {
+        return Err(ApiError::of_status(400));
+    };
+    parsed.insert("model".to_owned(), Value::from(model.name));
+    let body = serde_json::to_vec(&parsed).expect("JSON serializes into memory");
+    Ok(Bytes::from(body))
+}
+
+/// The events of a stream as this server sends them.
+fn shaped_events(
+    ways: Ways<'_>,
+    prepared: &Prepared,
+    stamp: Stamp,
+    mut events: Vec<Vec<u8>>,
+) -> Vec<Vec<u8>> {
+    let Ways { dialect, quirks } = ways;
+    if !quirks.stream_done {
+        events.pop();
+    }
+    if dialect.finish.is_some() || *quirks != Quirks::none() {
+        for event in &mut events {
+            let chunk = event
+                .strip_prefix(b"data: ")
+                .and_then(|text| serde_json::from_slice::<Value>(text).ok());
+            if let Some(mut chunk) = chunk {
+                shape::answer(quirks, prepared.usage.reasoning, &mut chunk);
+                if let Some(finish) = dialect.finish {
+                    let id = stamp.request_id();
+                    finish(Part::Answer { id: &id }, &mut chunk);
+                }
+                *event = format!("data: {chunk}\n\n").into_bytes();
+            }
+        }
+    }
+    if quirks.stream_comments {
+        events.insert(0, b": keep-alive\n\n".to_vec());
+    }
+    events
+}
+
+fn rate_headers(quirks: &Quirks, headers: &mut HeaderMap, room: &Headroom) {
+    let requests = match quirks.rate_headers {
+        RateHeaders::Absent => return,
+        RateHeaders::Day => &room.day,
+        RateHeaders::Minute | RateHeaders::Seconds | RateHeaders::Negative => &room.requests,
+    };
     let rooms: [(&Room, [&'static str; 3]); 2] = [
         (
-            &room.requests,
+            requests,
             [
                 "x-ratelimit-limit-requests",
                 "x-ratelimit-remaining-requests",
@@ -128,9 +205,18 @@ fn rate_headers(headers: &mut HeaderMap, room: &Headroom) {
         ),
     ];
     for (room, [limit, remaining, reset]) in rooms {
-        headers.insert(limit, HeaderValue::from(room.limit));
-        headers.insert(remaining, HeaderValue::from(room.remaining));
-        if let Ok(value) = HeaderValue::try_from(go_duration(room.reset)) {
+        let reset_text = match quirks.rate_headers {
+            RateHeaders::Seconds | RateHeaders::Negative => room.reset.as_secs().to_string(),
+            _ => go_duration(room.reset),
+        };
+        if quirks.rate_headers == RateHeaders::Negative {
+            headers.insert(limit, HeaderValue::from_static("-1"));
+            headers.insert(remaining, HeaderValue::from_static("-1"));
+        } else {
+            headers.insert(limit, HeaderValue::from(room.limit));
+            headers.insert(remaining, HeaderValue::from(room.remaining));
+        }
+        if let Ok(value) = HeaderValue::try_from(reset_text) {
             headers.insert(reset, value);
         }
     }
@@ -155,20 +241,18 @@ impl ModelObject {
     }
 }
 
-pub(super) fn list_models(call: &Call<'_>) -> Response {
-    #[derive(Serialize)]
-    struct List {
-        object: &'static str,
-        data: Vec<ModelObject>,
+pub(super) fn list_models(call: &Call<'_>) -> Result<Response, ApiError> {
+    if call.quirks.models == Models::Absent {
+        return Err(ApiError::new(404, INVALID, None, "Not Found"));
     }
     let names = call.dialect().models.iter().flat_map(|model| {
         let dated = (model.dated != model.name).then_some(model.dated);
         std::iter::once(model.name).chain(dated)
     });
-    json(&List {
-        object: "list",
-        data: names.map(ModelObject::new).collect(),
-    })
+    let list = names
+        .map(|name| serde_json::to_value(ModelObject::new(name)).unwrap_or_default())
+        .collect();
+    Ok(json(&shape::models(call.quirks.models, list)))
 }
 
 pub(super) fn model(call: &Call<'_>, name: &str) -> Result<Response, ApiError> {

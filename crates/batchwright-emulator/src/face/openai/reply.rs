@@ -352,8 +352,19 @@ mod tests {
     use serde_json::Value;
 
     use super::super::OPENAI;
-    use super::super::body::prepare;
+    use super::super::body::Ways;
+    use super::super::error::ApiError;
+    use super::super::quirks::Quirks;
+    use super::super::body;
     use super::*;
+
+    fn prepared(endpoint: Endpoint, body: &[u8], seed: u64) -> Result<Prepared, ApiError> {
+        let ways = Ways {
+            dialect: &OPENAI,
+            quirks: &Quirks::none(),
+        };
+        body::prepare(ways, endpoint, body, seed)
+    }
 
     fn parsed(out: &[u8]) -> Value {
         serde_json::from_slice(out).unwrap_or_else(|error| {
@@ -369,7 +380,7 @@ mod tests {
     };
 
     fn answer(endpoint: Endpoint, body: &str) -> Value {
-        let prepared = prepare(&OPENAI, endpoint, body.as_bytes(), 1).expect("a good body");
+        let prepared = prepared(endpoint, body.as_bytes(), 1).expect("a good body");
         let mut out = Vec::new();
         write(endpoint, &prepared, STAMP, &mut out);
         parsed(&out)
@@ -430,7 +441,7 @@ mod tests {
         ] {
             let body = chat_about("hello there", rest);
             let whole = answer(Endpoint::Chat, &body);
-            let prepared = prepare(&OPENAI, Endpoint::Chat, body.as_bytes(), 1).expect("a good body");
+            let prepared = prepared(Endpoint::Chat, body.as_bytes(), 1).expect("a good body");
             let mut events = chat_events(&prepared, STAMP);
             assert_eq!(events.pop().as_deref(), Some(&b"data: [DONE]\n\n"[..]));
             let mut text = String::new();

@@ -8,18 +8,20 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::body::{Endpoint, Text, input_tokens, prepare};
+use super::body::{Endpoint, Prepared, Text, Ways, input_tokens, prepare};
 use super::error::ApiError;
 use super::reply::{Stamp, write};
-use super::Family;
-use crate::batch::{BadFile, BatchRows, Row, RowCharge, RowEnd, Scan, Unexecuted};
-use crate::faults::BatchFailure;
+use super::quirks::{Quirks, RowErrors, Shape};
+use super::{Dialect, Family, Parameters, Part, shape};
+use crate::batch::{BadFile, BatchRecord, BatchRows, Row, RowCharge, RowEnd, Scan, Unexecuted};
+use crate::engine::Engine;
+use crate::faults::{BatchFailure, ResultFile};
+use crate::model::Model;
+use crate::store::FileRecord;
 use crate::results::LineShape;
-use crate::seed::hex_id;
+use crate::seed::{hex_id, id};
 
 /// Bounds of one batch.
-const MAX_ROWS: u64 = 50_000;
-const MAX_BYTES: u64 = 209_715_200;
 const MAX_EMBEDDING_INPUTS: u64 = 50_000;
 
 #[derive(Deserialize)]
@@ -67,11 +69,11 @@ impl BatchRows for Family {
     }
 
     fn max_rows(&self) -> u64 {
-        MAX_ROWS
+        self.0.max_rows
     }
 
     fn max_bytes(&self) -> u64 {
-        MAX_BYTES
+        self.0.max_bytes
     }
 
     fn bad_file(&self, why: BadFile) -> BatchFailure {
@@ -87,12 +89,16 @@ impl BatchRows for Family {
             BadFile::Empty => BatchFailure::new("empty_file", "The input file is empty."),
             BadFile::TooManyRows => BatchFailure::new(
                 "too_many_tasks",
-                format!("The batch input file has more than {MAX_ROWS} requests."),
+                format!(
+                    "The batch input file has more than {} requests.",
+                    self.0.max_rows
+                ),
             ),
             BadFile::TooLarge => BatchFailure::new(
                 "file_too_large",
                 format!(
-                    "The batch input file is larger than the {MAX_BYTES} bytes allowed for the model."
+                    "The batch input file is larger than the {} bytes allowed for the model.",
+                    self.0.max_bytes
                 ),
             ),
         }
@@ -110,83 +116,99 @@ impl BatchRows for Family {
     }
 
     fn check(&self, scan: &mut Scan<'_>, number: u64, line: &[u8]) -> Result<(), BatchFailure> {
-        let Ok(line) = serde_json::from_slice::<Line<'_>>(line) else {
-            return Err(bad_line(number, line));
-        };
-        let fail = |code: &str, message: &str, param: &str| {
-            Err(BatchFailure::new(code, message).at(number, Some(param)))
+        let quirks = self.quirks(scan.engine);
+        let seen = match self.look(&quirks, scan.batch, number, line) {
+            Ok(seen) => seen,
+            Err(failure) if self.0.bad_lines_are_rows => {
+                scan.notes.push(failure);
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
         };
         let mut hasher = DefaultHasher::new();
-        line.custom_id.0.hash(&mut hasher);
+        seen.line.custom_id.0.hash(&mut hasher);
         if !scan.custom_ids.insert(hasher.finish()) {
-            return fail(
+            return Err(BatchFailure::new(
                 "duplicate_custom_id",
                 "The custom_id was used in an earlier line of this file.",
-                "custom_id",
-            );
+            )
+            .at(number, Some("custom_id")));
         }
-        if line.method.0 != "POST" {
-            return fail("invalid_method", "The method must be POST.", "method");
-        }
-        if line.url.0 != scan.batch.endpoint {
-            return fail(
-                "invalid_url",
-                "The url of the line differs from the endpoint of the batch.",
-                "url",
-            );
-        }
-        let Ok(head) = serde_json::from_str::<Head<'_>>(line.body.get()) else {
-            return Err(bad_head(number, line.body));
-        };
-        if head.stream == Some(true) {
-            return fail(
-                "streaming_unsupported",
-                "Streaming is not supported in a batch.",
-                "body.stream",
-            );
-        }
-        let endpoint = Endpoint::of_url(&scan.batch.endpoint);
-        let model = self
-            .0
-            .model(&head.model.0)
-            .filter(|model| endpoint.is_some_and(|endpoint| endpoint.serves(model)));
-        let Some(model) = model else {
-            return fail(
-                "model_not_found",
-                &format!(
-                    "The provided model '{}' is not supported by the Batch API.",
-                    head.model.0
-                ),
-                "body.model",
-            );
-        };
-        if *scan.model.get_or_insert(model.dated) != model.dated {
-            return fail(
+        let first = *scan.model.get_or_insert(seen.model.dated);
+        if first != seen.model.dated && !self.0.mixed_models {
+            return Err(BatchFailure::new(
                 "mismatched_model",
                 "All lines of a batch must name the same model.",
-                "body.model",
-            );
+            )
+            .at(number, Some("body.model")));
         }
-        if let Some(endpoint) = endpoint
-            && let Some((tokens, inputs)) = input_tokens(endpoint, line.body.get().as_bytes())
-        {
+        let body = seen.line.body.get().as_bytes();
+        if let Some((tokens, inputs)) = input_tokens(seen.endpoint, body) {
             scan.tokens += tokens;
             scan.inputs += inputs;
-            if endpoint == Endpoint::Embeddings && scan.inputs > MAX_EMBEDDING_INPUTS {
+            if seen.endpoint == Endpoint::Embeddings && scan.inputs > MAX_EMBEDDING_INPUTS {
                 return Err(self.bad_file(BadFile::TooManyRows));
             }
         }
         Ok(())
     }
 
+    fn check_end(&self, scan: &Scan<'_>, rows: u64) -> Result<(), BatchFailure> {
+        let least = self.quirks(scan.engine).least_rows;
+        if rows < least {
+            return Err(BatchFailure::new(
+                "too_few_tasks",
+                format!("A batch has at least {least} requests, this one has {rows}."),
+            ));
+        }
+        Ok(())
+    }
+
+    fn one_file(&self, engine: &Engine) -> bool {
+        self.quirks(engine).one_results_file
+    }
+
+    fn makes_empty_files(&self, engine: &Engine) -> bool {
+        self.quirks(engine).empty_results_files
+    }
+
+    fn results_file(
+        &self,
+        engine: &Engine,
+        batch: &BatchRecord,
+        which: ResultFile,
+        mut file: FileRecord,
+    ) -> FileRecord {
+        file.id = match which {
+            ResultFile::Error => id(self.0.file_id, engine.config.seed, 12, batch.sequence),
+            ResultFile::Output | ResultFile::Both => output_file_id(self.0, engine, batch),
+        };
+        file
+    }
+
     fn answer(&self, row: &Row<'_>, line: &[u8], out: &mut Vec<u8>) -> RowEnd {
+        let quirks = self.quirks(row.engine);
+        let ways = Ways {
+            dialect: self.0,
+            quirks: &quirks,
+        };
+        if self.0.bad_lines_are_rows
+            && let Err(failure) = self.look(&quirks, row.batch, row.index + 1, line)
+        {
+            let custom_id = custom_id(line);
+            let error = json!({"code": failure.code, "message": failure.message});
+            put(row, &custom_id, &Value::Null, &error, &quirks, out);
+            return RowEnd::Failed;
+        }
         let line = Line::again(line);
-        let endpoint = Endpoint::of_url(&row.batch.endpoint)
+        let endpoint = self
+            .0
+            .endpoint(&row.batch.endpoint)
             .expect("only batches of endpoints that are served are created");
-        let prepared = match prepare(self.0, endpoint, line.body.get().as_bytes(), row.seed()) {
+        let prepared = match prepare(ways, endpoint, line.body.get().as_bytes(), row.seed()) {
             Ok(prepared) => prepared,
             Err(error) => {
-                failed(row, &line, &error, out);
+                self.failed(row, &line.custom_id.0, &error, out);
                 return RowEnd::Failed;
             }
         };
@@ -194,8 +216,12 @@ impl BatchRows for Family {
         let request_id = stamp.request_id();
         head(row, &line.custom_id.0, out);
         response_head(200, &request_id, out);
-        write(endpoint, &prepared, stamp, out);
-        out.extend_from_slice(TAIL);
+        write_shaped(ways, endpoint, &prepared, stamp, out);
+        out.extend_from_slice(if quirks.row_errors == RowErrors::NoKey {
+            TAIL_WITHOUT_ERROR
+        } else {
+            TAIL
+        });
         RowEnd::Answered(RowCharge {
             custom_id: line.custom_id.0.into_owned(),
             request_id,
@@ -207,11 +233,10 @@ impl BatchRows for Family {
     }
 
     fn fail(&self, row: &Row<'_>, line: &[u8], status: u16, out: &mut Vec<u8>) {
-        failed(row, &Line::again(line), &ApiError::of_status(status), out);
+        self.failed(row, &custom_id(line), &ApiError::of_status(status), out);
     }
 
     fn unexecuted(&self, row: &Row<'_>, line: &[u8], why: Unexecuted, out: &mut Vec<u8>) {
-        let custom_id = Line::again(line).custom_id.0;
         let (code, message) = match why {
             Unexecuted::Expired => (
                 "batch_expired",
@@ -222,17 +247,175 @@ impl BatchRows for Family {
                 "This request was not executed because the batch was cancelled.",
             ),
         };
-        head(row, &custom_id, out);
-        writeln!(
-            out,
-            r#","response":null,"error":{{"code":"{code}","message":"{message}"}}}}"#
-        )
-        .expect("memory takes every write");
+        let error = json!({"code": code, "message": message});
+        let quirks = self.quirks(row.engine);
+        put(row, &custom_id(line), &Value::Null, &error, &quirks, out);
     }
+}
+
+/// A line that passed validation.
+struct Seen<'a> {
+    line: Line<'a>,
+    endpoint: Endpoint,
+    model: &'static Model,
+}
+
+impl Family {
+    /// Looks at one line by itself.
+    fn look<'a>(
+        &self,
+        quirks: &Quirks,
+        batch: &BatchRecord,
+        number: u64,
+        text: &'a [u8],
+    ) -> Result<Seen<'a>, BatchFailure> {
+        let Ok(line) = serde_json::from_slice::<Line<'_>>(text) else {
+            return Err(bad_line(number, text));
+        };
+        let fail = |code: &str, message: &str, param: &str| {
+            Err(BatchFailure::new(code, message).at(number, Some(param)))
+        };
+        if line.method.0 != "POST" {
+            return fail("invalid_method", "The method must be POST.", "method");
+        }
+        let wanted = self.0.endpoint(&batch.endpoint);
+        let exact = matches!(self.0.parameters, Parameters::OpenAi);
+        let named = self
+            .0
+            .endpoint(&line.url.0)
+            .filter(|_| !exact || line.url.0 == batch.endpoint);
+        let Some(endpoint) = named.filter(|named| Some(*named) == wanted) else {
+            return fail(
+                "invalid_url",
+                "The url of the line differs from the endpoint of the batch.",
+                "url",
+            );
+        };
+        let Ok(head) = serde_json::from_str::<Head<'_>>(line.body.get()) else {
+            return Err(bad_head(number, line.body));
+        };
+        if head.stream == Some(true) {
+            return fail(
+                "streaming_unsupported",
+                "Streaming is not supported in a batch.",
+                "body.stream",
+            );
+        }
+        let model = self
+            .0
+            .model_for(quirks, &head.model.0)
+            .filter(|model| endpoint.serves(model));
+        let Some(model) = model else {
+            return fail(
+                "model_not_found",
+                &format!(
+                    "The provided model '{}' is not supported by the Batch API.",
+                    head.model.0
+                ),
+                "body.model",
+            );
+        };
+        Ok(Seen {
+            line,
+            endpoint,
+            model,
+        })
+    }
+
+    fn failed(&self, row: &Row<'_>, custom_id: &str, error: &ApiError, out: &mut Vec<u8>) {
+        let quirks = self.quirks(row.engine);
+        let request_id = stamp(row).request_id();
+        if quirks.shape == Shape::Together || quirks.row_errors == RowErrors::Text {
+            let code = if error.status < 500 {
+                "batch_client_error"
+            } else {
+                "batch_server_error"
+            };
+            let error = json!({"code": code, "message": error.message});
+            return put(row, custom_id, &Value::Null, &error, &quirks, out);
+        }
+        let mut body = error.body(quirks.errors);
+        if quirks.row_errors == RowErrors::TextBody {
+            body = Value::from(body.to_string());
+        }
+        let response = json!({"status_code": error.status, "request_id": request_id, "body": body});
+        put(row, custom_id, &response, &Value::Null, &quirks, out);
+    }
+}
+
+/// The id of a batch's output file: the same whenever it is asked for.
+pub(super) fn output_file_id(dialect: &Dialect, engine: &Engine, batch: &BatchRecord) -> String {
+    match dialect.output_suffix {
+        Some(suffix) => format!("{}{suffix}", batch.input_file_id),
+        None => id(dialect.file_id, engine.config.seed, 11, batch.sequence),
+    }
+}
+
+/// Appends an answer as this server gives it.
+pub(super) fn write_shaped(
+    ways: Ways<'_>,
+    endpoint: Endpoint,
+    prepared: &Prepared,
+    stamp: Stamp,
+    out: &mut Vec<u8>,
+) {
+    let Ways { dialect, quirks } = ways;
+    if dialect.finish.is_none() && *quirks == Quirks::none() {
+        return write(endpoint, prepared, stamp, out);
+    }
+    let mut plain = Vec::with_capacity(1024);
+    write(endpoint, prepared, stamp, &mut plain);
+    let mut answer: Value =
+        serde_json::from_slice(&plain).expect("an answer just written is valid JSON");
+    if endpoint == Endpoint::Chat {
+        shape::answer(quirks, prepared.usage.reasoning, &mut answer);
+        if let Some(finish) = dialect.finish {
+            let id = stamp.request_id();
+            finish(Part::Answer { id: &id }, &mut answer);
+        }
+    }
+    serde_json::to_writer(out, &answer).expect("JSON serializes into memory");
+}
+
+/// The id of a line, or nothing where it has none.
+fn custom_id(line: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct OfLine<'a> {
+        #[serde(borrow)]
+        custom_id: Text<'a>,
+    }
+    serde_json::from_slice::<OfLine<'_>>(line)
+        .map(|line| line.custom_id.0.into_owned())
+        .unwrap_or_default()
+}
+
+/// Appends the line of a row that was not answered.
+fn put(
+    row: &Row<'_>,
+    custom_id: &str,
+    response: &Value,
+    error: &Value,
+    quirks: &Quirks,
+    out: &mut Vec<u8>,
+) {
+    head(row, custom_id, out);
+    let keeps_response = quirks.shape != Shape::Together || !response.is_null();
+    if keeps_response {
+        write!(out, r#","response":{response}"#).expect("memory takes every write");
+    }
+    let text = quirks.row_errors == RowErrors::Text;
+    match error.get("message").filter(|_| text) {
+        Some(message) => write!(out, r#","error":{message}"#).expect("memory takes every write"),
+        None if error.is_null() && quirks.row_errors == RowErrors::NoKey => {}
+        None => write!(out, r#","error":{error}"#).expect("memory takes every write"),
+    }
+    out.extend_from_slice(b"}\n");
 }
 
 /// What follows the body of an executed row's line.
 const TAIL: &[u8] = b"},\"error\":null}\n";
+/// The same where good rows have no key for an error.
+const TAIL_WITHOUT_ERROR: &[u8] = b"}}\n";
 
 fn stamp(row: &Row<'_>) -> Stamp {
     Stamp {
@@ -241,13 +424,6 @@ fn stamp(row: &Row<'_>) -> Stamp {
         lane: 1,
         created: row.at,
     }
-}
-
-fn failed(row: &Row<'_>, line: &Line<'_>, error: &ApiError, out: &mut Vec<u8>) {
-    head(row, &line.custom_id.0, out);
-    response_head(error.status, &stamp(row).request_id(), out);
-    error.write(out);
-    out.extend_from_slice(TAIL);
 }
 
 fn response_head(status: u16, request_id: &str, out: &mut Vec<u8>) {

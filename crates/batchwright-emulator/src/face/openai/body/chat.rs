@@ -6,11 +6,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::text::{Content, Text};
-use super::{Endpoint, Prepared, forced_tool, is_one, schema, tier};
+use super::{Endpoint, Prepared, Ways, forced_tool, is_one, most_choices, schema, tier};
 use crate::answer::{PromptHash, tokens};
 use crate::batch::RowUsage;
 use crate::chat::Ask;
-use crate::face::openai::dialect::Dialect;
 use crate::face::openai::error::ApiError;
 
 /// `POST /v1/chat/completions`. The typed pass refuses unknown keys by failing.
@@ -94,10 +93,10 @@ impl ChatBody<'_> {
     /// `None` when the body is refused for a reason that [`explain`] finds.
     pub(super) fn prepare(
         &self,
-        dialect: &Dialect,
+        ways: Ways<'_>,
         seed: u64,
     ) -> Option<Result<Prepared, ApiError>> {
-        let model = dialect
+        let model = ways
             .model(&self.model.0)
             .filter(|model| Endpoint::Chat.serves(model))?;
         let within = |value: Option<f64>, low, high| {
@@ -110,11 +109,14 @@ impl ChatBody<'_> {
             && within(self.presence_penalty, -2.0, 2.0)
             && within(self.frequency_penalty, -2.0, 2.0)
             && self.top_logprobs.is_none_or(|top| top <= 20)
-            && self.n.is_none_or(|n| (1..=128).contains(&n))
+            && self
+                .n
+                .is_none_or(|n| (1..=most_choices(ways.dialect)).contains(&n))
             && self.max_tokens != Some(0)
             && self.max_completion_tokens != Some(0)
             && self.tool_choice.is_none_or(|_| self.tools.is_some());
-        let sampling_allowed = !model.reasons()
+        let sampling_allowed = !ways.dialect.strict_reasoning
+            || !model.reasons()
             || (self.max_tokens.is_none()
                 && self.temperature.is_none_or(is_one)
                 && self.top_p.is_none_or(is_one));
@@ -171,7 +173,7 @@ impl ChatBody<'_> {
                     .stream_options
                     .as_ref()
                     .is_some_and(|options| options.include_usage),
-                service_tier: tier(self.service_tier.as_ref()),
+                service_tier: tier(ways.dialect, self.service_tier.as_ref()),
             }
         }))
     }

@@ -6,12 +6,11 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-use super::Prepared;
+use super::{Prepared, Ways};
 use super::text::Text;
 use crate::answer::{PromptHash, tokens};
 use crate::batch::RowUsage;
 use crate::chat::{Marker, Said};
-use crate::face::openai::dialect::Dialect;
 use crate::face::openai::error::ApiError;
 use crate::model::ModelKind;
 
@@ -64,8 +63,8 @@ impl EmbeddingInput<'_> {
 }
 
 impl EmbeddingsBody<'_> {
-    pub(super) fn prepare(&self, dialect: &Dialect) -> Option<Result<Prepared, ApiError>> {
-        let model = dialect.model(&self.model.0)?;
+    pub(super) fn prepare(&self, ways: Ways<'_>) -> Option<Result<Prepared, ApiError>> {
+        let model = ways.model(&self.model.0)?;
         let ModelKind::Embedding(most) = model.kind else {
             return None;
         };

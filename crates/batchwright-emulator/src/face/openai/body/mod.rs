@@ -11,9 +11,10 @@ use serde_json::value::RawValue;
 use self::chat::ChatBody;
 use self::embeddings::EmbeddingsBody;
 use self::responses::ResponsesBody;
-use super::dialect::Dialect;
+use super::dialect::{Dialect, Parameters};
 use super::error::ApiError;
-use super::explain::explain;
+use super::explain::{explain, known};
+use super::quirks::Quirks;
 use crate::answer::{PromptHash, tokens};
 use crate::batch::RowUsage;
 use crate::chat::{Said, Schema};
@@ -25,7 +26,7 @@ pub(super) use self::text::Text;
 
 /// An inference endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
+pub(in crate::face) enum Endpoint {
     Chat,
     Responses,
     Embeddings,
@@ -66,26 +67,73 @@ pub(super) struct Prepared {
     pub(super) service_tier: &'static str,
 }
 
+/// A dialect with the switches in force.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ways<'a> {
+    pub(super) dialect: &'a Dialect,
+    pub(super) quirks: &'a Quirks,
+}
+
+impl Ways<'_> {
+    pub(super) fn model(&self, name: &str) -> Option<&'static Model> {
+        self.dialect.model_for(self.quirks, name)
+    }
+}
+
 /// Reads a body and decides its answer; an error answer when the vendor would refuse it.
 pub(super) fn prepare(
-    dialect: &Dialect,
+    ways: Ways<'_>,
     endpoint: Endpoint,
     body: &[u8],
     seed: u64,
 ) -> Result<Prepared, ApiError> {
-    let fast = match endpoint {
+    let prepared = match (fast(ways, endpoint, body, seed), ways.dialect.parameters) {
+        (Some(prepared), _) => prepared?,
+        // The typed pass knows only that something is wrong; the slow one says what.
+        (None, Parameters::OpenAi) => return Err(explain(ways, endpoint, body)),
+        (None, parameters) => {
+            let stripped = strip(parameters, endpoint, body).unwrap_or_default();
+            match fast(ways, endpoint, &stripped, seed) {
+                Some(prepared) => prepared?,
+                None if stripped.is_empty() => return Err(explain(ways, endpoint, body)),
+                None => return Err(explain(ways, endpoint, &stripped)),
+            }
+        }
+    };
+    if matches!(prepared.said, Said::Filtered(_)) && ways.quirks.filter_is_error {
+        return Err(ApiError::filtered());
+    }
+    Ok(prepared)
+}
+
+fn fast(
+    ways: Ways<'_>,
+    endpoint: Endpoint,
+    body: &[u8],
+    seed: u64,
+) -> Option<Result<Prepared, ApiError>> {
+    match endpoint {
         Endpoint::Chat => serde_json::from_slice::<ChatBody<'_>>(body)
             .ok()
-            .and_then(|body| body.prepare(dialect, seed)),
+            .and_then(|body| body.prepare(ways, seed)),
         Endpoint::Responses => serde_json::from_slice::<ResponsesBody<'_>>(body)
             .ok()
-            .and_then(|body| body.prepare(dialect, seed)),
+            .and_then(|body| body.prepare(ways, seed)),
         Endpoint::Embeddings => serde_json::from_slice::<EmbeddingsBody<'_>>(body)
             .ok()
-            .and_then(|body| body.prepare(dialect)),
-    };
-    // The typed pass knows only that something is wrong; the slow one says what.
-    fast.unwrap_or_else(|| Err(explain(dialect, endpoint, body)))
+            .and_then(|body| body.prepare(ways)),
+    }
+}
+
+/// A body without the parameters that are the dialect's own.
+fn strip(parameters: Parameters, endpoint: Endpoint, body: &[u8]) -> Option<Vec<u8>> {
+    let mut body: serde_json::Map<String, Value> = serde_json::from_slice(body).ok()?;
+    body.retain(|name, _| match parameters {
+        Parameters::OpenAi => true,
+        Parameters::Also(names) => !names.contains(&name.as_str()),
+        Parameters::Any => known(endpoint, name),
+    });
+    serde_json::to_vec(&body).ok()
 }
 
 /// Input tokens as they count for the limits, without an answer; `None` when the body is refused anyhow.
@@ -138,13 +186,19 @@ fn schema<'a>(kind: Option<&str>, schema: Option<&'a Value>) -> Option<Schema<'a
     }
 }
 
+/// Most choices of one answer.
+pub(super) fn most_choices(dialect: &Dialect) -> u64 {
+    if dialect.many_choices { 128 } else { 1 }
+}
+
 /// The tier that an answer names: the one asked for where it exists.
-fn tier(asked: Option<&Text<'_>>) -> &'static str {
+fn tier(dialect: &Dialect, asked: Option<&Text<'_>>) -> &'static str {
     match asked.map(|tier| &*tier.0) {
         Some("flex") => "flex",
         Some("priority") => "priority",
         Some("scale") => "scale",
-        _ => "default",
+        Some("performance") => "performance",
+        _ => dialect.tier.unwrap_or("default"),
     }
 }
 
@@ -157,14 +211,22 @@ pub(super) fn is_one(value: f64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::OPENAI;
+    use super::super::quirks::Quirks;
     use super::*;
+
+    fn ways(quirks: &Quirks) -> Ways<'_> {
+        Ways {
+            dialect: &OPENAI,
+            quirks,
+        }
+    }
 
     #[test]
     fn hashes_cover_all_texts_in_order() {
         let body = br#"{"model":"gpt-4o-mini","messages":[
             {"role":"system","content":"a\u0062"},
             {"role":"user","content":[{"type":"text","text":"c"},{"type":"image_url","image_url":{"url":"x"}}]}]}"#;
-        let prepared = prepare(&OPENAI, Endpoint::Chat, body, 0).expect("a good body");
+        let prepared = prepare(ways(&Quirks::none()), Endpoint::Chat, body, 0).expect("a good body");
         assert_eq!(prepared.hash, PromptHash::of(["abc"]));
         assert_eq!(prepared.usage.input, 1);
     }
@@ -178,7 +240,7 @@ mod tests {
             ("[[1,2],[3]]", 2, 3),
         ] {
             let body = format!(r#"{{"model":"text-embedding-3-small","input":{input}}}"#);
-            let prepared = prepare(&OPENAI, Endpoint::Embeddings, body.as_bytes(), 0).expect("a good body");
+            let prepared = prepare(ways(&Quirks::none()), Endpoint::Embeddings, body.as_bytes(), 0).expect("a good body");
             let Said::Vectors { inputs: made, .. } = prepared.said else {
                 panic!("embeddings answer with vectors");
             };

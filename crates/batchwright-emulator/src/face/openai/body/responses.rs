@@ -9,10 +9,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::text::{Content, Text};
-use super::{Endpoint, Prepared, forced_tool, is_one, schema, tier};
+use super::{Endpoint, Prepared, Ways, forced_tool, is_one, schema, tier};
 use crate::answer::{PromptHash, tokens};
 use crate::chat::Ask;
-use crate::face::openai::dialect::Dialect;
 use crate::face::openai::error::ApiError;
 
 /// `POST /v1/responses`.
@@ -92,10 +91,10 @@ impl ResponsesBody<'_> {
 
     pub(super) fn prepare(
         &self,
-        dialect: &Dialect,
+        ways: Ways<'_>,
         seed: u64,
     ) -> Option<Result<Prepared, ApiError>> {
-        let model = dialect
+        let model = ways
             .model(&self.model.0)
             .filter(|model| Endpoint::Responses.serves(model))?;
         let fine = self
@@ -105,7 +104,8 @@ impl ResponsesBody<'_> {
             && self.top_logprobs.is_none_or(|top| top <= 20)
             && self.max_output_tokens.is_none_or(|max| max >= 16)
             && self.stream != Some(true)
-            && (!model.reasons()
+            && (!ways.dialect.strict_reasoning
+                || !model.reasons()
                 || (self.temperature.is_none_or(is_one) && self.top_p.is_none_or(is_one)));
         if !fine {
             return None;
@@ -152,7 +152,7 @@ impl ResponsesBody<'_> {
             choices: 1,
             stream: false,
             include_usage: false,
-            service_tier: tier(self.service_tier.as_ref()),
+            service_tier: tier(ways.dialect, self.service_tier.as_ref()),
         }))
     }
 }
