@@ -50,6 +50,8 @@ struct Inner {
     /// Held, never read: the kernel releases it with the process, however that ends (F-152).
     lock: Option<File>,
     next_segment: AtomicU32,
+    /// Whether intents are durable before they are confirmed.
+    syncs_intents: bool,
     /// How many outcome logs were started.
     runs: AtomicU32,
     outcome_log: Mutex<Weak<Shared>>,
@@ -145,7 +147,8 @@ impl Ledger {
             files::remove_temps(inner)?;
         }
         segment::close_dead(&folder, &mut journal)?;
-        Ok(Self::new(folder, journal, epoch, Some(lock)))
+        let network = options.allow_network_fs;
+        Ok(Self::new(folder, journal, epoch, Some(lock), network))
     }
 
     /// Opens the job in `dir` for reading, also while another process writes it. Nothing is repaired:
@@ -168,16 +171,23 @@ impl Ledger {
             ));
         }
         let journal = Journal::open_read_only(&folder.join(DATABASE))?;
-        Ok(Self::new(folder, journal, 0, None))
+        Ok(Self::new(folder, journal, 0, None, false))
     }
 
-    fn new(folder: PathBuf, journal: Journal, epoch: u64, lock: Option<File>) -> Self {
+    fn new(
+        folder: PathBuf,
+        journal: Journal,
+        epoch: u64,
+        lock: Option<File>,
+        syncs_intents: bool,
+    ) -> Self {
         Self(Arc::new(Inner {
             folder,
             journal: Mutex::new(journal),
             epoch,
             lock,
             next_segment: AtomicU32::new(1),
+            syncs_intents,
             runs: AtomicU32::new(0),
             outcome_log: Mutex::new(Weak::new()),
             downloading: Mutex::new(HashSet::new()),
@@ -187,6 +197,26 @@ impl Ledger {
     /// Whether `dir` holds a job.
     pub fn exists(dir: &Path) -> bool {
         fs::symlink_metadata(dir.join(DATABASE)).is_ok_and(|metadata| metadata.is_file())
+    }
+
+    /// Whether the lock's file was removed or replaced, so that another process may hold the job too.
+    pub(crate) fn lock_is_gone(&self) -> bool {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt as _;
+            let lock = self.0.lock.as_ref();
+            // Where it cannot be told, it may be.
+            lock.is_some_and(|lock| lock.metadata().map_or(true, |lock| lock.nlink() == 0))
+        }
+        // A locked file cannot be removed there.
+        #[cfg(not(unix))]
+        false
+    }
+
+    /// Whether intents are durable before they are confirmed: where another host may take the job over, which
+    /// does not see what this one's kernel has not written out yet.
+    pub(crate) fn syncs_intents(&self) -> bool {
+        self.0.syncs_intents
     }
 
     /// The job's folder.

@@ -1,4 +1,4 @@
-//! Appending outcomes: one thread writes for everybody, and one sync serves all who wait.
+//! Appending outcomes: everybody writes, one thread syncs, and one sync serves all who wait.
 
 use crate::{
     files::{self, Sha256},
@@ -14,17 +14,22 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
-        mpsc as std_mpsc,
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-/// Appends that wait for the thread at most; further callers wait to be let in, and with them the work
-/// that would make more outcomes (F-159).
-const QUEUE: usize = 1024;
+/// Outcomes that wait for a sync at most before it is done: half of the default number of calls at once, so
+/// that the other half keeps the connections busy meanwhile.
+const GROUP: u64 = 32;
+/// How long an outcome waits for others to share its sync: little beside a call, and long beside a sync, which
+/// costs a few hundred microseconds of CPU whatever it carries.
+const GATHER: Duration = Duration::from_millis(1);
+/// How soon an intent is synced where no outcome brings it along.
+const LINGER: Duration = Duration::from_millis(50);
 /// A segment is closed once it is this large, so that no file grows without end.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Lines of a bulk append are written in pieces of this size.
@@ -33,56 +38,43 @@ const PIECE_BYTES: usize = 1024 * 1024;
 /// Where outcomes are appended. Clones share one segment and one thread, which ends with
 /// [`OutcomeLog::finish`] or the last clone.
 ///
-/// There is no delay to gather more: whatever waits when the disk is free goes together. After a failed write
-/// or sync every append fails, since nobody knows what is on the disk (F-146); what was confirmed before
-/// stays confirmed.
+/// What is appended is in the file when the call is first polled, so that it outlives the process; outcomes then
+/// gather for at most a millisecond and share a sync. After a failed write or sync every append fails, since
+/// nobody knows what is on the disk (F-146); what was confirmed before stays confirmed.
 #[derive(Clone)]
 pub struct OutcomeLog(Arc<Shared>);
 
 /// The thread's owner.
 pub(crate) struct Shared {
-    /// `None` only while being dropped.
-    sender: Option<mpsc::Sender<Command>>,
+    desk: Arc<Desk>,
     thread: Mutex<Option<JoinHandle<()>>>,
     finished: AtomicBool,
 }
 
-struct Command {
-    work: Work,
-    reply: Reply,
+/// What callers and the thread share.
+struct Desk {
+    writer: Mutex<Writer>,
+    /// Wakes the thread.
+    ready: Condvar,
 }
 
-enum Work {
-    Write {
-        /// Whole lines.
-        bytes: Vec<u8>,
-        outcomes: u64,
-        intents: u64,
-        /// Whether the reply is to wait until they are durable.
-        sync: bool,
-    },
-    Finish,
-}
-
-impl Command {
-    fn is_intent(&self) -> bool {
-        matches!(self.work, Work::Write { intents, .. } if intents > 0)
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-enum Reply {
-    Task(oneshot::Sender<Result<()>>),
-    Thread(std_mpsc::SyncSender<Result<()>>),
+/// Whole lines to be written.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    outcomes: u64,
+    intents: u64,
 }
 
-impl Reply {
-    fn send(self, result: Result<()>) {
-        // Who does not wait any more does not need the answer.
-        match self {
-            Self::Task(sender) => drop(sender.send(result)),
-            Self::Thread(sender) => drop(sender.send(result)),
-        }
-    }
+/// Who waits for a sync, with what.
+struct Held {
+    reply: oneshot::Sender<Result<()>>,
+    is_intent: bool,
 }
 
 fn ended() -> Error {
@@ -99,7 +91,6 @@ impl OutcomeLog {
 
     pub(crate) fn start_with(ledger: Ledger, segment_bytes: u64, create: Create) -> Result<Self> {
         let folder = ledger.folder().to_owned();
-        let (sender, queue) = mpsc::channel(QUEUE);
         let run = ledger.next_run();
         let writer = Writer {
             journal: ledger.second_journal()?,
@@ -111,14 +102,23 @@ impl OutcomeLog {
             segment_bytes,
             current: None,
             broken: None,
-            joined: Vec::new(),
+            held: Vec::new(),
+            held_outcomes: 0,
+            due: None,
+            sleeps_until: None,
+            ended: false,
         };
+        let desk = Arc::new(Desk {
+            writer: Mutex::new(writer),
+            ready: Condvar::new(),
+        });
+        let shared = Arc::clone(&desk);
         let thread = thread::Builder::new()
             .name("batchwright-outcomes".to_owned())
-            .spawn(move || writer.run(queue))
-            .map_err(|error| files::storage("start a thread to write in", &folder, error))?;
+            .spawn(move || sync_when_due(&shared))
+            .map_err(|error| files::storage("start a thread to sync in", &folder, error))?;
         Ok(Self(Arc::new(Shared {
-            sender: Some(sender),
+            desk,
             thread: Mutex::new(Some(thread)),
             finished: AtomicBool::new(false),
         })))
@@ -133,12 +133,15 @@ impl OutcomeLog {
         Arc::downgrade(&self.0)
     }
 
-    /// Records that row `row` is about to be sent for the `attempt`th time, durable on return: after a crash
-    /// the row is named among those that may have been billed.
+    /// Records that row `row` is about to be sent for the `attempt`th time: however this process ends, the row
+    /// is then named among those that may have been billed. It is synced 50 ms later at the latest, so that only
+    /// a power failure within those can lose the name, though not the bound of one billing for each call at once.
+    /// A ledger on a network file system syncs it before this returns, for whoever takes the job over on another
+    /// host.
     ///
     /// # Errors
-    /// `Storage` where it could not be made durable, or another process took the job over; the row must then
-    /// not be sent.
+    /// `Storage` where it could not be written, or another process took the job over; the row must then not be
+    /// sent.
     ///
     /// # Cancel safety
     /// A dropped call may or may not have been written; the intent then names a row that was not sent.
@@ -146,7 +149,25 @@ impl OutcomeLog {
         let mut line = Vec::with_capacity(64);
         record::write_intent(row, attempt, &mut line);
         line.push(b'\n');
-        self.send(line, 0, 1).await
+        let lines = Lines {
+            bytes: &line,
+            outcomes: 0,
+            intents: 1,
+        };
+        let synced = {
+            let mut writer = self.0.desk.lock();
+            writer.write(&lines)?;
+            let synced = writer.ledger.syncs_intents().then(|| writer.hold(&lines));
+            if synced.is_none() {
+                writer.due.get_or_insert_with(|| Instant::now() + LINGER);
+            }
+            self.0.desk.release(writer);
+            synced
+        };
+        match synced {
+            Some(synced) => synced.await.map_err(|_| ended())?,
+            None => Ok(()),
+        }
     }
 
     /// Records that the last intents of these rows cost nothing: they were not carried out, or refused
@@ -163,7 +184,7 @@ impl OutcomeLog {
             record::write_withdrawn(*row, &mut lines);
             lines.push(b'\n');
         }
-        self.send(lines, 0, 0).await
+        self.append_lines(&lines, 0).await
     }
 
     /// Appends an outcome made by [`crate::OutcomeRecord::write`], durable on return; only then may it be
@@ -177,7 +198,7 @@ impl OutcomeLog {
     pub async fn append(&self, mut record: Vec<u8>) -> Result<()> {
         check(&record)?;
         record.push(b'\n');
-        self.send(record, 1, 0).await
+        self.append_lines(&record, 1).await
     }
 
     /// Appends many outcomes with one sync at the end, durable on return.
@@ -198,12 +219,12 @@ impl OutcomeLog {
             bytes.push(b'\n');
             outcomes += 1;
             if bytes.len() >= PIECE_BYTES {
-                self.send_work(write(std::mem::take(&mut bytes), outcomes, false))
-                    .await?;
+                self.write(&bytes, outcomes)?;
+                bytes.clear();
                 outcomes = 0;
             }
         }
-        self.send(bytes, outcomes, 0).await
+        self.append_lines(&bytes, outcomes).await
     }
 
     /// [`OutcomeLog::append_batch`] for blocking threads.
@@ -240,48 +261,40 @@ impl OutcomeLog {
     /// A dropped call closes the segment all the same.
     pub async fn finish(self) -> Result<()> {
         self.0.finished.store(true, Ordering::Release);
-        self.send_work(Work::Finish).await?;
-        // The thread ended its loop with that reply: the join is short, and the folder's lock is free after.
         let shared = self.0;
         crate::ledger::blocking(move || {
+            let closed = shared.desk.end();
             shared.join();
-            Ok(())
+            closed
         })
         .await
     }
 
-    fn sender(&self) -> Result<&mpsc::Sender<Command>> {
-        self.0.sender.as_ref().ok_or_else(ended)
-    }
-
-    async fn send(&self, bytes: Vec<u8>, outcomes: u64, intents: u64) -> Result<()> {
-        self.send_work(Work::Write {
+    fn write(&self, bytes: &[u8], outcomes: u64) -> Result<()> {
+        self.0.desk.lock().write(&Lines {
             bytes,
             outcomes,
-            intents,
-            sync: true,
+            intents: 0,
         })
-        .await
     }
 
-    async fn send_work(&self, work: Work) -> Result<()> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command {
-            work,
-            reply: Reply::Task(reply),
+    /// Writes and says when it is durable.
+    fn write_to_sync(&self, bytes: &[u8], outcomes: u64) -> Result<oneshot::Receiver<Result<()>>> {
+        let lines = Lines {
+            bytes,
+            outcomes,
+            intents: 0,
         };
-        self.sender()?.send(command).await.map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
+        let mut writer = self.0.desk.lock();
+        writer.write(&lines)?;
+        let synced = writer.hold(&lines);
+        self.0.desk.release(writer);
+        Ok(synced)
     }
 
-    fn send_blocking(&self, work: Work) -> Result<()> {
-        let (reply, answer) = std_mpsc::sync_channel(1);
-        let command = Command {
-            work,
-            reply: Reply::Thread(reply),
-        };
-        self.sender()?.blocking_send(command).map_err(|_| ended())?;
-        answer.recv().map_err(|_| ended())?
+    async fn append_lines(&self, bytes: &[u8], outcomes: u64) -> Result<()> {
+        let synced = self.write_to_sync(bytes, outcomes)?;
+        synced.await.map_err(|_| ended())?
     }
 }
 
@@ -308,7 +321,9 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.sender = None;
+        if let Err(error) = self.desk.end() {
+            tracing::warn!(%error, "the segment of outcomes is closed by the next opening");
+        }
         self.join();
     }
 }
@@ -337,9 +352,9 @@ impl BulkWriter {
         self.bytes.push(b'\n');
         self.outcomes += 1;
         if self.bytes.len() >= PIECE_BYTES {
-            let bytes = std::mem::take(&mut self.bytes);
-            let outcomes = std::mem::take(&mut self.outcomes);
-            self.log.send_blocking(write(bytes, outcomes, false))?;
+            self.log
+                .write(&self.bytes, std::mem::take(&mut self.outcomes))?;
+            self.bytes.clear();
         }
         Ok(())
     }
@@ -352,23 +367,14 @@ impl BulkWriter {
     /// # Panics
     /// In an async task, which it would block.
     pub fn finish(self) -> Result<()> {
-        self.log
-            .send_blocking(write(self.bytes, self.outcomes, true))
+        let synced = self.log.write_to_sync(&self.bytes, self.outcomes)?;
+        synced.blocking_recv().map_err(|_| ended())?
     }
 }
 
 impl fmt::Debug for BulkWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BulkWriter").finish_non_exhaustive()
-    }
-}
-
-fn write(bytes: Vec<u8>, outcomes: u64, sync: bool) -> Work {
-    Work::Write {
-        bytes,
-        outcomes,
-        intents: 0,
-        sync,
     }
 }
 
@@ -383,44 +389,67 @@ fn check(record: &[u8]) -> Result<()> {
 }
 
 /// The file behind a segment; a trait so that tests can fail each write and sync.
-pub(crate) trait SegmentFile: Send {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
-    fn sync(&mut self) -> io::Result<()>;
+pub(crate) trait SegmentFile: Send + Sync {
+    fn append(&self, bytes: &[u8]) -> io::Result<()>;
+    fn sync(&self) -> io::Result<()>;
 }
 
 impl SegmentFile for File {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut file = self;
+        file.write_all(bytes)
     }
 
-    fn sync(&mut self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         self.sync_data()
     }
 }
 
-pub(crate) type Create = Box<dyn FnMut(&Path) -> Result<Box<dyn SegmentFile>> + Send>;
+pub(crate) type Create = Box<dyn FnMut(&Path) -> Result<Arc<dyn SegmentFile>> + Send>;
 
-pub(crate) fn create_segment(path: &Path) -> Result<Box<dyn SegmentFile>> {
+pub(crate) fn create_segment(path: &Path) -> Result<Arc<dyn SegmentFile>> {
     let file = files::create(path)?;
     if let Some(folder) = path.parent() {
         files::sync_folder(folder)?;
     }
-    Ok(Box::new(file))
+    Ok(Arc::new(file))
 }
 
 /// The segment being written.
 struct Current {
     name: SegmentName,
     path: PathBuf,
-    file: Box<dyn SegmentFile>,
+    file: Arc<dyn SegmentFile>,
     sha: Sha256,
     bytes: u64,
+    /// How many of the bytes are durable.
+    synced: u64,
     outcomes: u64,
     intents: u64,
-    unsynced: bool,
 }
 
-/// The thread's state.
+impl Current {
+    fn sync(&mut self) -> Result<()> {
+        if self.synced < self.bytes {
+            self.file
+                .sync()
+                .map_err(|error| files::storage("append to", &self.path, error))?;
+            self.synced = self.bytes;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file
+            .append(bytes)
+            .map_err(|error| files::storage("append to", &self.path, error))?;
+        self.sha.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// What is written, and who waits for it to be durable.
 struct Writer {
     /// For the fence alone: the ledger's own is locked while anybody checks or writes facts. Above the ledger,
     /// so that it is closed first, and what closes last clears up.
@@ -434,103 +463,135 @@ struct Writer {
     segment_bytes: u64,
     current: Option<Current>,
     broken: Option<Error>,
-    /// The lines of a group that go to the disk in one call.
-    joined: Vec<u8>,
+    held: Vec<Held>,
+    /// How many outcomes they wait for.
+    held_outcomes: u64,
+    /// When the next sync is to be done at the latest.
+    due: Option<Instant>,
+    /// Until when the thread sleeps by itself, while it does; the outer `None` while it does not.
+    sleeps_until: Option<Option<Instant>>,
+    /// Whether nothing is accepted any more.
+    ended: bool,
+}
+
+/// The thread: makes durable what is written, when it is time.
+fn sync_when_due(desk: &Desk) {
+    let mut writer = desk.lock();
+    while !writer.ended {
+        let now = Instant::now();
+        if !writer.is_due(now) {
+            writer.sleeps_until = Some(writer.due);
+            writer = match writer.due {
+                None => desk
+                    .ready
+                    .wait(writer)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(due) => {
+                    desk.ready
+                        .wait_timeout(writer, due - now)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+            };
+            writer.sleeps_until = None;
+            continue;
+        }
+        writer.due = None;
+        writer.held_outcomes = 0;
+        let held = std::mem::take(&mut writer.held);
+        let Some(current) = &writer.current else {
+            // What was written to a segment that is closed is durable.
+            writer.answer(held, Ok(()));
+            continue;
+        };
+        let (file, name, bytes) = (Arc::clone(&current.file), current.name, current.bytes);
+        drop(writer);
+        let synced = file.sync();
+        writer = desk.lock();
+        let result = match synced {
+            Ok(()) => {
+                if let Some(current) = &mut writer.current
+                    && current.name == name
+                {
+                    current.synced = current.synced.max(bytes);
+                }
+                writer.check_fence()
+            }
+            Err(error) => {
+                let path = name.path(writer.ledger.folder());
+                Err(files::storage("append to", &path, error))
+            }
+        };
+        if let Err(error) = &result {
+            writer.fail(error);
+        }
+        writer.answer(held, result);
+    }
+}
+
+impl Desk {
+    /// Wakes the thread where it would sleep too long.
+    fn release(&self, mut writer: MutexGuard<'_, Writer>) {
+        let oversleeps = match writer.sleeps_until {
+            None => false,
+            Some(until) => {
+                writer.held_outcomes >= GROUP
+                    || writer
+                        .due
+                        .is_some_and(|due| until.is_none_or(|until| due < until))
+            }
+        };
+        if oversleeps {
+            // Once is enough.
+            writer.sleeps_until = None;
+        }
+        drop(writer);
+        if oversleeps {
+            self.ready.notify_one();
+        }
+    }
+
+    /// Makes everything durable and closes the segment; nothing is accepted afterwards, and the thread ends.
+    fn end(&self) -> Result<()> {
+        let mut writer = self.lock();
+        if writer.ended {
+            return Ok(());
+        }
+        let closed = writer.close();
+        writer.ended = true;
+        drop(writer);
+        self.ready.notify_one();
+        closed
+    }
 }
 
 impl Writer {
-    fn run(mut self, mut queue: mpsc::Receiver<Command>) {
-        let mut group = Vec::new();
-        while queue.blocking_recv_many(&mut group, QUEUE) > 0 {
-            let mut waiting = Vec::new();
-            for command in group.drain(..) {
-                if let Work::Finish = command.work {
-                    self.commit(std::mem::take(&mut waiting));
-                    let closed = self.close();
-                    queue.close();
-                    command.reply.send(closed);
-                    // What was sent after finds the queue closed, or its reply dropped.
-                    return;
-                }
-                waiting.push(command);
+    fn is_due(&self, now: Instant) -> bool {
+        self.held_outcomes >= GROUP || self.due.is_some_and(|due| due <= now)
+    }
+
+    /// Appends whole lines to the segment, which makes them outlive this process.
+    fn write(&mut self, lines: &Lines<'_>) -> Result<()> {
+        if self.ended {
+            return Err(ended());
+        }
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        self.try_write(lines).inspect_err(|error| {
+            // A row that may not be sent is no fault of the disk.
+            if self.taken_over.is_none() || lines.intents == 0 {
+                self.fail(error);
             }
-            self.commit(waiting);
-        }
-        if self.broken.is_none()
-            && let Err(error) = self.close()
-        {
-            tracing::warn!(%error, "the outcomes are durable; their segment is closed by the next opening");
-        }
+        })
     }
 
-    /// Writes a group at once, syncs once where anybody asked for it, answers all.
-    fn commit(&mut self, group: Vec<Command>) {
-        if group.is_empty() {
-            return;
-        }
-        let result = match &self.broken {
-            Some(error) => Err(error.clone()),
-            None => self.write(&group),
-        };
-        if let Err(error) = &result
-            && self.broken.is_none()
-        {
-            self.broken = Some(error.clone().context("append an outcome after this failed"));
-        }
-        for command in group {
-            let fenced = match (&self.taken_over, command.is_intent()) {
-                (Some(error), true) => Err(error.clone()),
-                _ => Ok(()),
-            };
-            command.reply.send(result.clone().and(fenced));
-        }
-    }
-
-    /// Looks whether another process took the job over (F-153). It has closed our segment then, so what was
-    /// bought already goes to a new one.
-    fn check_fence(&mut self) -> Result<()> {
-        if self.taken_over.is_some() {
-            return Ok(());
-        }
-        self.taken_over = self.journal.fence(self.ledger.epoch())?;
-        if self.taken_over.is_some()
-            && let Some(mut left) = self.current.take()
-            && left.unsynced
-        {
-            left.file
-                .sync()
-                .map_err(|error| files::storage("append to", &left.path, error))?;
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, group: &[Command]) -> Result<()> {
+    fn try_write(&mut self, lines: &Lines<'_>) -> Result<()> {
         self.check_fence()?;
-        let (mut new_outcomes, mut new_intents, mut wants_sync) = (0, 0, false);
-        self.joined.clear();
-        if let Some(run) = self.new_run.take() {
-            record::write_run(run, &mut self.joined);
-            self.joined.push(b'\n');
-        }
-        for command in group {
-            if self.taken_over.is_some() && command.is_intent() {
-                continue;
-            }
-            if let Work::Write {
-                bytes,
-                outcomes,
-                intents,
-                sync,
-            } = &command.work
-            {
-                self.joined.extend_from_slice(bytes);
-                new_outcomes += outcomes;
-                new_intents += intents;
-                wants_sync |= sync;
-            }
-        }
-        if self.taken_over.is_some() && self.joined.is_empty() {
-            return Ok(());
+        if lines.intents > 0
+            && let Some(error) = &self.taken_over
+        {
+            return Err(error.clone());
         }
         let current = match &mut self.current {
             Some(current) => current,
@@ -544,49 +605,104 @@ impl Writer {
                     file,
                     sha: Sha256::new(),
                     bytes: 0,
+                    synced: 0,
                     outcomes: 0,
                     intents: 0,
-                    unsynced: false,
                 })
             }
         };
-        let failed = |error| files::storage("append to", &current.path, error);
-        current.file.append(&self.joined).map_err(failed)?;
-        current.sha.update(&self.joined);
-        current.bytes += self.joined.len() as u64;
-        current.outcomes += new_outcomes;
-        current.intents += new_intents;
-        current.unsynced = true;
-        if wants_sync {
-            current.file.sync().map_err(failed)?;
-            current.unsynced = false;
+        if let Some(run) = self.new_run.take() {
+            let mut line = Vec::new();
+            record::write_run(run, &mut line);
+            line.push(b'\n');
+            current.append(&line)?;
         }
-        // A bulk append may have made this large; its next pieces come soon enough to make it so again.
-        self.joined.shrink_to(4 * PIECE_BYTES);
-        if current.bytes >= self.segment_bytes {
-            self.close()?;
-        }
-        // Once more, now that the intents are durable: whoever takes the job over after this reads them.
-        if new_intents > 0 {
+        current.append(lines.bytes)?;
+        current.outcomes += lines.outcomes;
+        current.intents += lines.intents;
+        let is_full = current.bytes >= self.segment_bytes;
+        if lines.intents > 0 {
+            // Once more, now that the intent can be read: whoever takes the job over after this reads it.
             self.check_fence()?;
+            if let Some(error) = &self.taken_over {
+                return Err(error.clone());
+            }
+        }
+        if is_full {
+            self.close()?;
         }
         Ok(())
     }
 
-    /// Closes the current segment, if there is one.
+    /// Looks whether another process took the job over (F-153). It has closed our segment then, so what was
+    /// bought already goes to a new one.
+    fn check_fence(&mut self) -> Result<()> {
+        // Where the kernel's locks can be relied on, nobody can without removing the lock's file.
+        let possible = self.ledger.syncs_intents() || self.ledger.lock_is_gone();
+        if !possible || self.taken_over.is_some() {
+            return Ok(());
+        }
+        self.taken_over = self.journal.fence(self.ledger.epoch())?;
+        if self.taken_over.is_some()
+            && let Some(mut left) = self.current.take()
+        {
+            left.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Has a caller wait for what it just wrote.
+    fn hold(&mut self, lines: &Lines<'_>) -> oneshot::Receiver<Result<()>> {
+        let (reply, synced) = oneshot::channel();
+        self.held.push(Held {
+            reply,
+            is_intent: lines.intents > 0,
+        });
+        self.held_outcomes += lines.outcomes;
+        let due = Instant::now() + GATHER;
+        self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
+        synced
+    }
+
+    fn answer(&self, held: Vec<Held>, result: Result<()>) {
+        for Held { reply, is_intent } in held {
+            let result = match (&self.taken_over, is_intent) {
+                (Some(error), true) => Err(error.clone()),
+                _ => result.clone(),
+            };
+            // Who does not wait any more does not need the answer.
+            let _ = reply.send(result);
+        }
+    }
+
+    /// From the first error on nothing is confirmed any more.
+    fn fail(&mut self, error: &Error) {
+        if self.broken.is_none() {
+            self.broken = Some(error.clone().context("append an outcome after this failed"));
+        }
+        self.due = None;
+        self.held_outcomes = 0;
+        let held = std::mem::take(&mut self.held);
+        self.answer(held, Err(error.clone()));
+    }
+
+    /// Makes the current segment durable and closes it, if there is one.
     fn close(&mut self) -> Result<()> {
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
-        let Some(mut current) = self.current.take() else {
+        let synced = self.current.as_mut().map_or(Ok(()), Current::sync);
+        if let Err(error) = &synced {
+            self.fail(error);
+        }
+        self.due = None;
+        self.held_outcomes = 0;
+        let held = std::mem::take(&mut self.held);
+        self.answer(held, synced.clone());
+        synced?;
+        let Some(current) = self.current.take() else {
             return Ok(());
         };
-        if current.unsynced {
-            current
-                .file
-                .sync()
-                .map_err(|error| files::storage("append to", &current.path, error))?;
-        }
         self.ledger.journal().put_segment(&SealedSegment {
             epoch: current.name.epoch,
             number: current.name.number,
@@ -602,7 +718,7 @@ impl Writer {
 mod tests {
     use super::*;
     use batchwright_core::{Ending, Outcome};
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::{atomic::AtomicUsize, mpsc};
 
     fn record(row: u64) -> Vec<u8> {
         let mut line = Vec::new();
@@ -614,26 +730,25 @@ mod tests {
     /// A real file whose n-th operation, counted over writes and syncs, fails; a failing write leaves half.
     struct Failing {
         file: File,
-        left: usize,
+        left: AtomicUsize,
     }
 
     impl Failing {
-        fn step(&mut self) -> bool {
-            self.left = self.left.saturating_sub(1);
-            self.left == 0
+        fn step(&self) -> bool {
+            self.left.fetch_sub(1, Ordering::SeqCst) == 1
         }
     }
 
     impl SegmentFile for Failing {
-        fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        fn append(&self, bytes: &[u8]) -> io::Result<()> {
             if self.step() {
-                self.file.write_all(&bytes[..bytes.len() / 2])?;
+                self.file.append(&bytes[..bytes.len() / 2])?;
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            self.file.write_all(bytes)
+            self.file.append(bytes)
         }
 
-        fn sync(&mut self) -> io::Result<()> {
+        fn sync(&self) -> io::Result<()> {
             if self.step() {
                 return Err(io::Error::other("injected"));
             }
@@ -648,9 +763,9 @@ mod tests {
             let ledger = Ledger::open(folder.path()).unwrap();
             let create: Create = Box::new(move |path| {
                 let file = files::create(path)?;
-                Ok(Box::new(Failing {
+                Ok(Arc::new(Failing {
                     file,
-                    left: fail_at,
+                    left: AtomicUsize::new(fail_at),
                 }))
             });
             let log = OutcomeLog::start_with(ledger.clone(), SEGMENT_BYTES, create).unwrap();
@@ -686,26 +801,29 @@ mod tests {
     struct Gated {
         file: File,
         syncs: Arc<AtomicUsize>,
-        gate: std_mpsc::Receiver<()>,
+        gate: Mutex<mpsc::Receiver<()>>,
     }
 
     impl SegmentFile for Gated {
-        fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-            self.file.write_all(bytes)
+        fn append(&self, bytes: &[u8]) -> io::Result<()> {
+            self.file.append(bytes)
         }
 
-        fn sync(&mut self) -> io::Result<()> {
-            self.gate.recv().map_err(io::Error::other)?;
+        fn sync(&self) -> io::Result<()> {
+            let gate = self.gate.lock().unwrap();
+            gate.recv().map_err(io::Error::other)?;
             self.syncs.fetch_add(1, Ordering::SeqCst);
             Ok(())
         }
     }
 
     #[tokio::test]
-    async fn f_153_an_intent_that_is_overtaken_on_its_way_to_the_disk_is_not_confirmed() {
+    async fn f_153_on_a_network_an_intent_that_is_overtaken_on_its_way_to_the_disk_is_not_confirmed()
+     {
         let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(folder.path()).unwrap();
-        let (open, gate) = std_mpsc::channel();
+        let network = crate::LedgerOptions::default().with_network_fs(true);
+        let ledger = Ledger::open_with(folder.path(), network).unwrap();
+        let (open, gate) = mpsc::channel();
         let (syncs, mut gate) = (Arc::new(AtomicUsize::new(0)), Some(gate));
         let counted = Arc::clone(&syncs);
         let create: Create = Box::new(move |path| {
@@ -713,9 +831,10 @@ mod tests {
             match gate.take() {
                 Some(gate) => {
                     let syncs = Arc::clone(&counted);
-                    Ok(Box::new(Gated { file, syncs, gate }))
+                    let gate = Mutex::new(gate);
+                    Ok(Arc::new(Gated { file, syncs, gate }))
                 }
-                None => Ok(Box::new(file)),
+                None => Ok(Arc::new(file)),
             }
         });
         let log = OutcomeLog::start_with(ledger.clone(), SEGMENT_BYTES, create).unwrap();
@@ -739,16 +858,42 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_who_wait_share_one_sync_and_none_is_confirmed_before_it() {
+    async fn an_intent_waits_for_no_sync_and_gets_one_soon_after() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path()).unwrap();
         let syncs = Arc::new(AtomicUsize::new(0));
-        let (open, gate) = std_mpsc::channel();
+        let (open, gate) = mpsc::channel();
         let mut parts = Some((Arc::clone(&syncs), gate));
         let create: Create = Box::new(move |path| {
             let file = files::create(path)?;
             let (syncs, gate) = parts.take().expect("one segment is enough");
-            Ok(Box::new(Gated { file, syncs, gate }))
+            let gate = Mutex::new(gate);
+            Ok(Arc::new(Gated { file, syncs, gate }))
+        });
+        let log = OutcomeLog::start_with(ledger, SEGMENT_BYTES, create).unwrap();
+        log.intent(3, 1).await.unwrap();
+        // In the file already, for whoever opens the job after this process.
+        let segment = folder.path().join("segments/000001-0001.jsonl");
+        assert!(std::fs::read_to_string(segment).unwrap().ends_with("\n"));
+        assert_eq!(syncs.load(Ordering::SeqCst), 0);
+        open.send(()).unwrap();
+        while syncs.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_share_one_sync_and_none_is_confirmed_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let syncs = Arc::new(AtomicUsize::new(0));
+        let (open, gate) = mpsc::channel();
+        let mut parts = Some((Arc::clone(&syncs), gate));
+        let create: Create = Box::new(move |path| {
+            let file = files::create(path)?;
+            let (syncs, gate) = parts.take().expect("one segment is enough");
+            let gate = Mutex::new(gate);
+            Ok(Arc::new(Gated { file, syncs, gate }))
         });
         let log = OutcomeLog::start_with(ledger, SEGMENT_BYTES, create).unwrap();
         let mut appends: Vec<_> = (0..100)
