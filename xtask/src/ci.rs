@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum as _;
 use xshell::Shell;
 
-use crate::flags::{Ci, Step};
+use crate::flags::{Ci, Conformance, Step};
 use crate::workspace::{Package, Workspace};
-use crate::{layers, tidy, tool};
+use crate::{conformance, layers, tidy, tool};
 
 /// What ends a step that did not fail.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,6 +91,7 @@ fn perform(step: Step, shell: &Shell, workspace: &Workspace) -> Result<Finish> {
         Step::Tidy => tidy::run(workspace).map(|()| Finish::Passed),
         Step::Features => features(shell, workspace),
         Step::Examples => examples(shell, workspace),
+        Step::Conformance => sdks(shell, workspace),
         Step::Deny => deny(shell),
         Step::Advisories => advisories(shell),
     }
@@ -157,8 +158,44 @@ fn docs(shell: &Shell) -> Result<Finish> {
     Ok(Finish::Passed)
 }
 
-/// Each crate with features is built without any, then with each alone.
+/// `cargo xtask check-features`.
+pub(crate) fn check_features(shell: &Shell, workspace: &Workspace) -> Result<()> {
+    if let Finish::Partly(what) = features(shell, workspace)? {
+        println!("{what}");
+    }
+    Ok(())
+}
+
+/// Each crate with features is built with each set of at most two of them.
 fn features(shell: &Shell, workspace: &Workspace) -> Result<Finish> {
+    if !tool::has_subcommand(shell, "hack") {
+        alone(shell, workspace)?;
+        return Ok(Finish::Partly(
+            "no two features together: cargo-hack is not installed: `cargo install --locked cargo-hack`"
+                .to_owned(),
+        ));
+    }
+    let packages = workspace
+        .under("crates")
+        .filter(|package| !features_of(package).is_empty());
+    let packages = packages.flat_map(|package| ["--package", &package.name]);
+    tool::cargo(shell)
+        .args([
+            "hack",
+            "check",
+            "--locked",
+            "--feature-powerset",
+            "--depth",
+            "2",
+        ])
+        .args(packages)
+        .run()
+        .context("a set of features does not build")?;
+    Ok(Finish::Passed)
+}
+
+/// Without any, then with each alone.
+fn alone(shell: &Shell, workspace: &Workspace) -> Result<()> {
     let mut passed = 0;
     for package in workspace.under("crates") {
         for feature in features_of(package) {
@@ -181,7 +218,7 @@ fn features(shell: &Shell, workspace: &Workspace) -> Result<Finish> {
         }
     }
     println!("features: {passed} combinations build");
-    Ok(Finish::Passed)
+    Ok(())
 }
 
 /// None, then each; nothing at all for a crate that has no features, which the other steps have built.
@@ -231,6 +268,15 @@ fn examples(shell: &Shell, workspace: &Workspace) -> Result<Finish> {
         ));
     }
     println!("examples: {ran} ran");
+    Ok(Finish::Passed)
+}
+
+/// The vendors' packages, where there is a Python to run them; installing them needs their registry.
+fn sdks(shell: &Shell, workspace: &Workspace) -> Result<Finish> {
+    if let Some(missing) = conformance::missing_tool(shell) {
+        return Ok(Finish::LeftOut(missing.to_owned()));
+    }
+    conformance::run(shell, workspace, &Conformance { names: Vec::new() })?;
     Ok(Finish::Passed)
 }
 
@@ -393,7 +439,7 @@ mod tests {
             .collect();
         assert_eq!(
             names.join(" "),
-            "fmt clippy test doctest docs layers tidy features examples deny advisories"
+            "fmt clippy test doctest docs layers tidy features examples conformance deny advisories"
         );
     }
 }

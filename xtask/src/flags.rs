@@ -18,6 +18,10 @@ pub(crate) enum Command {
     Layers,
     /// Check what no linter knows: folder names, provider layout, lints, leftovers, changelog.
     Tidy,
+    /// Build each set of at most two features of each crate; without cargo-hack each feature alone, and none.
+    CheckFeatures,
+    /// Drive the emulator with the vendors' own Python packages, installed into `target`.
+    Conformance(Conformance),
     /// Run a benchmark in release; without a name, list them.
     Bench(Bench),
     /// Set the version, date the changelog, commit and tag. Safe to run twice.
@@ -53,14 +57,22 @@ pub(crate) enum Step {
     Layers,
     /// What no linter knows.
     Tidy,
-    /// Each feature alone, and none.
+    /// Each set of at most two features.
     Features,
     /// The programs in `examples/`.
     Examples,
+    /// The vendors' own packages against the emulator.
+    Conformance,
     /// Licences, bans and sources of the dependencies.
     Deny,
     /// Known weaknesses in the dependencies.
     Advisories,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Conformance {
+    /// The faces to drive, such as `openai`; all of them unless named.
+    pub(crate) names: Vec<String>,
 }
 
 #[derive(Debug, Args)]

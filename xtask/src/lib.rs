@@ -20,6 +20,7 @@ pub mod workspace;
 
 mod bench;
 mod ci;
+pub mod conformance;
 pub mod layers;
 pub mod publish;
 pub mod release;
@@ -50,6 +51,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Ci(flags) => ci::run(&shell, &workspace, &flags),
         Command::Layers => layers::run(&workspace),
         Command::Tidy => tidy::run(&workspace),
+        Command::CheckFeatures => ci::check_features(&shell, &workspace),
+        Command::Conformance(flags) => conformance::run(&shell, &workspace, &flags),
         Command::Bench(flags) => bench::run(&shell, &workspace, &flags),
         Command::Release(flags) => release::run(&shell, &workspace, &flags),
         Command::Publish(flags) => publish::run(&shell, &workspace, &flags),

@@ -15,6 +15,9 @@ pub struct Workspace {
     /// The folder of the root manifest.
     #[serde(rename = "workspace_root")]
     pub root: PathBuf,
+    /// Where cargo builds.
+    #[serde(rename = "target_directory")]
+    pub target: PathBuf,
     /// The members.
     pub packages: Vec<Package>,
 }
