@@ -1,5 +1,6 @@
 //! Virtual time: every timestamp, window and expiry of the emulator follows this clock.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,8 @@ use serde::{Deserialize, Serialize, Serializer};
 #[derive(Debug)]
 pub(crate) struct VirtualClock {
     hand: Mutex<Hand>,
+    /// By how many milliseconds `Date` headers are wrong.
+    date_skew_ms: AtomicI64,
     started: Instant,
 }
 
@@ -35,6 +38,7 @@ impl VirtualClock {
         };
         Self {
             hand: Mutex::new(hand),
+            date_skew_ms: AtomicI64::new(0),
             started: now,
         }
     }
@@ -54,6 +58,15 @@ impl VirtualClock {
         hand.at_ms = hand.now_ms(now);
         hand.since = now;
         hand.scale = sane_scale(scale);
+    }
+
+    /// By how many milliseconds `Date` headers are wrong.
+    pub(crate) fn date_skew_ms(&self) -> i64 {
+        self.date_skew_ms.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_date_skew_ms(&self, ms: i64) {
+        self.date_skew_ms.store(ms, Ordering::Relaxed);
     }
 
     pub(crate) fn advance(&self, by: Duration) {

@@ -3,15 +3,17 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
+use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::engine::Engine;
@@ -19,8 +21,24 @@ use crate::faults::Cut;
 
 /// A handle to the TCP connection a request came on.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Connection {
-    cut: Arc<AtomicU8>,
+pub(crate) struct Connection(Arc<Orders>);
+
+/// What is to become of a connection.
+#[derive(Debug, Default)]
+struct Orders {
+    cut: AtomicU8,
+    plan: Mutex<Option<Plan>>,
+    /// The task that reads, for orders that come while it waits.
+    reader: AtomicWaker,
+}
+
+/// An end that comes later.
+#[derive(Clone, Copy, Debug)]
+enum Plan {
+    /// When nothing came for so long.
+    Idle(Duration, Cut),
+    /// When something comes.
+    Next(Cut),
 }
 
 const OPEN: u8 = 0;
@@ -34,7 +52,31 @@ impl Connection {
             Cut::Fin => FIN,
             Cut::Rst => RST,
         };
-        self.cut.store(how, Ordering::Release);
+        self.0.cut.store(how, Ordering::Release);
+    }
+
+    /// Closes the connection when nothing comes for so long from now on.
+    pub(crate) fn close_idle(&self, after: Duration, how: Cut) {
+        self.plan(Plan::Idle(after, how));
+    }
+
+    /// Closes the connection as soon as something comes, and does not look at it.
+    pub(crate) fn close_next(&self, how: Cut) {
+        self.plan(Plan::Next(how));
+    }
+
+    fn plan(&self, plan: Plan) {
+        *self.0.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+        self.0.reader.wake();
+    }
+
+    fn take_plan(&self, cx: &Context<'_>) -> Option<Plan> {
+        self.0.reader.register(cx.waker());
+        self.0
+            .plan
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }
 
@@ -64,6 +106,7 @@ impl Listener for Door {
                         connection: Connection::default(),
                         engine: Arc::clone(&self.engine),
                         closing: Box::pin(self.closing.clone().cancelled_owned()),
+                        ending: None,
                         closed: false,
                     };
                     return (wire, addr);
@@ -95,17 +138,38 @@ pub(crate) struct Wire {
     connection: Connection,
     engine: Arc<Engine>,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
+    ending: Option<Ending>,
     closed: bool,
+}
+
+/// A [`Plan`] that a stream waits for.
+#[derive(Debug)]
+enum Ending {
+    Idle(Pin<Box<Sleep>>, Cut),
+    Next(Cut),
 }
 
 impl Wire {
     fn may_write(&mut self) -> io::Result<()> {
-        match self.connection.cut.load(Ordering::Acquire) {
+        match self.connection.0.cut.load(Ordering::Acquire) {
             OPEN if !self.closed => return Ok(()),
             RST => self.stream.set_zero_linger()?,
             _ => {}
         }
         Err(io::Error::from(io::ErrorKind::BrokenPipe))
+    }
+}
+
+impl Wire {
+    /// Ends the connection while reading.
+    fn end(&mut self, how: Cut) -> Poll<io::Result<()>> {
+        self.closed = true;
+        if how == Cut::Rst {
+            self.connection.cut(Cut::Rst);
+            self.stream.set_zero_linger()?;
+            return Poll::Ready(Err(io::Error::from(io::ErrorKind::ConnectionReset)));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -127,7 +191,32 @@ impl AsyncRead for Wire {
         if self.closed {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        match self.connection.take_plan(cx) {
+            Some(Plan::Idle(after, how)) => {
+                self.ending = Some(Ending::Idle(Box::pin(tokio::time::sleep(after)), how));
+            }
+            Some(Plan::Next(how)) => self.ending = Some(Ending::Next(how)),
+            None => {}
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() {
+            return match &mut self.ending {
+                Some(Ending::Idle(sleep, how)) => {
+                    let how = *how;
+                    ready!(sleep.as_mut().poll(cx));
+                    self.end(how)
+                }
+                _ => Poll::Pending,
+            };
+        }
+        if let Some(Ending::Next(how)) = self.ending.take()
+            && buf.filled().len() > before
+        {
+            buf.set_filled(before);
+            return self.end(how);
+        }
+        read
     }
 }
 
@@ -159,7 +248,7 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.connection.cut.load(Ordering::Acquire) == RST {
+        if self.connection.0.cut.load(Ordering::Acquire) == RST {
             // An orderly shutdown would send the FIN that a reset must not have.
             self.stream.set_zero_linger()?;
             return Poll::Ready(Ok(()));

@@ -1,4 +1,4 @@
-//! The endpoints under `/emulator`: clock, faults, invoice, request counts, reset.
+//! The endpoints under `/emulator`: the page, clock, faults, faces, invoice, request counts, reset.
 
 use std::io;
 use std::sync::Arc;
@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{Method, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
@@ -16,8 +17,10 @@ use tokio_util::io::ReaderStream;
 
 use crate::clock::{Span, rfc3339, seconds};
 use crate::engine::Engine;
+use crate::face::wire::Query;
 use crate::face::{self, Face};
-use crate::faults::FaultScript;
+use crate::faults::{FaultScript, Skew};
+use crate::page;
 use crate::server::{read_body, run_late_calls};
 
 /// Most bytes of a control call's body.
@@ -29,8 +32,12 @@ pub(crate) async fn handle(engine: &Arc<Engine>, request: Request) -> Response {
         return problem(StatusCode::BAD_REQUEST, "the body cannot be read");
     };
     let answer = match (&parts.method, parts.uri.path()) {
-        (&Method::GET, "/emulator" | "/emulator/") => Ok(json(&index())),
+        (&Method::GET, "/emulator" | "/emulator/") => page(engine).await,
+        (&Method::GET, "/emulator/index") => Ok(json(&index())),
         (&Method::GET, "/emulator/clock") => Ok(json(&clock(engine))),
+        (&Method::POST, "/emulator/clock") if is_form(&parts, &body) => {
+            press(engine, &parts, &body).await
+        }
         (&Method::POST, "/emulator/clock") => set_clock(engine, &body).await,
         (&Method::GET, "/emulator/faults") => Ok(json(&json!({"rules": engine.faults.to_json()}))),
         (&Method::POST, "/emulator/faults") => Ok(add_faults(engine, &body)),
@@ -94,7 +101,39 @@ fn clock(engine: &Engine) -> Value {
         "now_ms": now_ms,
         "rfc3339": rfc3339(now_ms),
         "time_scale": engine.clock.scale(),
+        "date_skew_ms": engine.clock.date_skew_ms(),
     })
+}
+
+async fn page(engine: &Arc<Engine>) -> io::Result<Response> {
+    let engine = Arc::clone(engine);
+    block(move || page::page(&engine)).await
+}
+
+/// Whether a browser sends a form. curl and Python say so of JSON too unless told otherwise.
+fn is_form(parts: &Parts, body: &[u8]) -> bool {
+    !body.trim_ascii_start().starts_with(b"{")
+        && parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
+            kind.as_bytes()
+                .starts_with(b"application/x-www-form-urlencoded")
+        })
+}
+
+/// A button of the page: moves the clock and shows the page again.
+async fn press(engine: &Arc<Engine>, parts: &Parts, body: &[u8]) -> io::Result<Response> {
+    // Pages from elsewhere can send forms here, but cannot hide that they did.
+    let host = parts.headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let origin = parts.headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
+    let ours = origin.is_none_or(|origin| origin.strip_prefix(b"http://") == host);
+    if !ours {
+        return Ok(problem(StatusCode::FORBIDDEN, "a form from elsewhere"));
+    }
+    let form = Query::parse(&String::from_utf8_lossy(body));
+    let Some(Ok(span)) = form.get("advance").map(Span::parse) else {
+        return Ok(problem(StatusCode::BAD_REQUEST, "`advance` is a span"));
+    };
+    advance(engine, span.0).await?;
+    Ok((StatusCode::SEE_OTHER, [(header::LOCATION, "/emulator")]).into_response())
 }
 
 #[derive(Deserialize)]
@@ -102,6 +141,7 @@ fn clock(engine: &Engine) -> Value {
 struct SetClock {
     advance: Option<Span>,
     time_scale: Option<f64>,
+    date_skew: Option<Skew>,
 }
 
 async fn set_clock(engine: &Arc<Engine>, body: &[u8]) -> io::Result<Response> {
@@ -117,6 +157,9 @@ async fn set_clock(engine: &Arc<Engine>, body: &[u8]) -> io::Result<Response> {
             ));
         }
         engine.clock.set_scale(scale);
+    }
+    if let Some(skew) = set.date_skew {
+        engine.clock.set_date_skew_ms(skew.ms());
     }
     if let Some(span) = set.advance {
         advance(engine, span.0).await?;
@@ -186,7 +229,7 @@ async fn invoice(engine: &Arc<Engine>) -> io::Result<Response> {
     let mut response = Response::new(Body::from_stream(files));
     response.headers_mut().insert(
         header::CONTENT_TYPE,
-        header::HeaderValue::from_static("application/x-ndjson"),
+        HeaderValue::from_static("application/x-ndjson"),
     );
     Ok(response)
 }

@@ -21,7 +21,7 @@ use crate::config::EmulatorConfig;
 use crate::error::{EmulatorError, Result};
 use crate::face::{self, RouteName};
 use crate::faults::FaultBook;
-use crate::invoice::{self, Invoice, InvoiceLine};
+use crate::invoice::{self, Invoice, InvoiceLine, Sum};
 use crate::limits::Limiter;
 use crate::seed::{hex, sha256};
 use crate::store::{FileStore, make_dir, read_records, write_record};
@@ -194,6 +194,23 @@ impl Engine {
         let mut files = vec![(self.invoice.path().to_path_buf(), u64::MAX)];
         files.extend(self.batches.all().iter().map(|cell| cell.invoice()));
         files
+    }
+
+    /// What the invoice comes to, by face and lane.
+    pub(crate) fn invoice_sums(&self) -> Vec<(String, &'static str, Sum)> {
+        let mut sums: BTreeMap<(String, &'static str), Sum> = BTreeMap::new();
+        for (face, sum) in self.invoice.sums() {
+            sums.insert((face, "realtime"), sum);
+        }
+        for cell in self.batches.all() {
+            let (face, sum) = cell.with(|record| (record.face.clone(), record.done.sum()));
+            if sum.units > 0 {
+                sums.entry((face, "batch")).or_default().add(sum);
+            }
+        }
+        sums.into_iter()
+            .map(|((face, lane), sum)| (face, lane, sum))
+            .collect()
     }
 
     /// Calls `each` with every line of the invoice.
@@ -460,13 +477,22 @@ impl Traffic {
             .sum()
     }
 
-    pub(crate) fn to_json(&self) -> serde_json::Value {
+    /// Calls by route and method, in order.
+    pub(crate) fn rows(&self) -> Vec<(Method, RouteName, u64)> {
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rows: Vec<_> = calls.iter().collect();
-        rows.sort_by_key(|((method, route), _)| (*route, method.as_str()));
-        let rows: Vec<_> = rows
+        let mut rows: Vec<_> = calls
+            .iter()
+            .map(|((method, route), count)| (method.clone(), *route, *count))
+            .collect();
+        rows.sort_by(|(m, r, _), (n, s, _)| (r, m.as_str()).cmp(&(s, n.as_str())));
+        rows
+    }
+
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let rows: Vec<_> = self
+            .rows()
             .into_iter()
-            .map(|((method, route), count)| {
+            .map(|(method, route, count)| {
                 serde_json::json!({"method": method.as_str(), "path": route.to_string(), "count": count})
             })
             .collect();

@@ -190,6 +190,38 @@ pub enum FaultAction {
     LieContentLength(i64),
     /// Sends the body without a length, ended by the end of the connection (HTTP/1 only).
     NoLength,
+    /// The connection stays open after the answer, and is closed unannounced once it was idle for so long.
+    CloseIdle {
+        /// Real time; at least 20 ms, so that the answer is out.
+        after: Span,
+        /// How the connection ends. Default `fin`.
+        #[serde(default)]
+        how: Cut,
+    },
+    /// The connection stays open after the answer; the first bytes of the next request on it are taken, and it is closed
+    /// without an answer.
+    CloseNext(Cut),
+    /// Compresses the body, in order or not.
+    Gzip(Gzip),
+    /// Puts so many spaces before the body, compressed to about a thousandth; `encoding` says gzip.
+    GzipBomb {
+        /// Decompressed bytes.
+        bytes: u64,
+    },
+    /// Sends spaces without end after the body.
+    Endless,
+    /// Answers a redirect and does nothing else.
+    Redirect {
+        /// HTTP status, for example 307.
+        status: u16,
+        /// The `Location`. Default: none is sent.
+        #[serde(default)]
+        to: Option<String>,
+    },
+    /// The `Date` of this answer is wrong.
+    SkewDate(Skew),
+    /// Sets headers of the true answer, or takes them away (null).
+    SetHeaders(BTreeMap<String, Option<String>>),
     /// A created file or batch is not listed for this virtual time.
     ListLag(Span),
     /// A created file or batch is not found at all for this virtual time.
@@ -283,6 +315,65 @@ pub enum Cut {
     Fin,
     /// Reset.
     Rst,
+}
+
+/// A compressed body, right or wrong.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Gzip {
+    /// What is done. Default: one member, as it should be.
+    #[serde(default)]
+    pub kind: GzipKind,
+    /// Bytes missing at the end of the compressed body (the length that is declared is that of the rest). Default 0.
+    #[serde(default)]
+    pub cut: u64,
+}
+
+/// What a compressed body looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum GzipKind {
+    /// One member, as it should be.
+    #[default]
+    Plain,
+    /// A member for each 256 bytes.
+    Members,
+    /// Compressed twice, and said so.
+    Twice,
+    /// Compressed twice, and said to be once.
+    TwiceUnsaid,
+    /// Not compressed, and said to be.
+    OnlySaid,
+    /// Compressed, and not said to be.
+    Unsaid,
+    /// As it should be, under the old name `x-gzip`.
+    XGzip,
+    /// A member and 32 bytes that are none.
+    Garbage,
+}
+
+/// By how much a clock is wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Skew {
+    /// How much.
+    pub by: Span,
+    /// Whether it is slow, not fast. Default false.
+    #[serde(default)]
+    pub back: bool,
+}
+
+impl Skew {
+    pub(crate) fn ms(self) -> i64 {
+        if self.back {
+            -self.by.ms()
+        } else {
+            self.by.ms()
+        }
+    }
 }
 
 /// How a results file goes wrong; the same seed and file go wrong in the same way.

@@ -1,7 +1,8 @@
 //! The invoice: one line per billable unit the emulator accepted. It is the judge of double payment.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -81,6 +82,25 @@ pub(crate) struct Charge<'a> {
 pub(crate) struct Invoice {
     path: PathBuf,
     file: Mutex<File>,
+    sums: Mutex<BTreeMap<String, Sum>>,
+}
+
+/// What a part of the invoice comes to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sum {
+    pub(crate) units: u64,
+    pub(crate) input_tokens: u64,
+    pub(crate) output_tokens: u64,
+    pub(crate) price_usd: f64,
+}
+
+impl Sum {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.units += other.units;
+        self.input_tokens += other.input_tokens;
+        self.output_tokens += other.output_tokens;
+        self.price_usd += other.price_usd;
+    }
 }
 
 impl Invoice {
@@ -99,8 +119,20 @@ impl Invoice {
         if !ends_with_newline(&mut file).map_err(data)? {
             file.write_all(b"\n").map_err(data)?;
         }
+        let mut sums = BTreeMap::new();
+        read_lines(&path, u64::MAX, |line| {
+            let sum: &mut Sum = sums.entry(line.face.clone()).or_default();
+            sum.add(Sum {
+                units: 1,
+                input_tokens: line.input_tokens,
+                output_tokens: line.output_tokens,
+                price_usd: line.price_usd,
+            });
+        })
+        .map_err(data)?;
         Ok(Self {
             file: Mutex::new(file),
+            sums: Mutex::new(sums),
             path,
         })
     }
@@ -115,17 +147,44 @@ impl Invoice {
         serde_json::to_writer(&mut line, charge)?;
         line.push(b'\n');
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all(&line)
+        file.write_all(&line)?;
+        drop(file);
+        let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = Sum {
+            units: 1,
+            input_tokens: charge.input_tokens,
+            output_tokens: charge.output_tokens,
+            price_usd: charge.price_usd,
+        };
+        match sums.get_mut(charge.face) {
+            Some(known) => known.add(sum),
+            None => {
+                sums.insert(charge.face.to_owned(), sum);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the realtime lane comes to, by face.
+    pub(crate) fn sums(&self) -> Vec<(String, Sum)> {
+        let sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+        sums.iter()
+            .map(|(face, sum)| (face.clone(), *sum))
+            .collect()
     }
 
     pub(crate) fn clear(&self) -> io::Result<()> {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.set_len(0)
+        file.set_len(0)?;
+        self.sums
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        Ok(())
     }
 }
 
 fn ends_with_newline(file: &mut File) -> io::Result<bool> {
-    use std::io::{Seek, SeekFrom};
     if file.metadata()?.len() == 0 {
         return Ok(true);
     }
@@ -133,6 +192,30 @@ fn ends_with_newline(file: &mut File) -> io::Result<bool> {
     let mut last = [0];
     file.read_exact(&mut last)?;
     Ok(last == *b"\n")
+}
+
+/// Most bytes of an invoice line that [`last_lines`] reckons with.
+const LINE_BYTES: u64 = 1 << 10;
+
+/// The last lines of the first `len` bytes of an invoice file, at most `count`.
+pub(crate) fn last_lines(path: &Path, len: u64, count: usize) -> io::Result<Vec<InvoiceLine>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let len = len.min(file.metadata()?.len());
+    let from = len.saturating_sub(LINE_BYTES * count as u64);
+    file.seek(SeekFrom::Start(from))?;
+    let mut tail = Vec::new();
+    file.take(len - from).read_to_end(&mut tail)?;
+    // The first line may be the end of one, which does not parse.
+    let mut lines: Vec<InvoiceLine> = tail
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect();
+    lines.drain(..lines.len().saturating_sub(count));
+    Ok(lines)
 }
 
 /// Calls `each` with every whole line of the first `len` bytes of an invoice file; torn lines are left out.

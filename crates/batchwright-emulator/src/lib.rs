@@ -12,10 +12,12 @@ mod engine;
 mod error;
 mod face;
 mod faults;
+mod gzip;
 mod instance;
 mod invoice;
 mod limits;
 mod model;
+mod page;
 mod results;
 mod seed;
 mod server;
@@ -28,7 +30,7 @@ pub use emulator::Emulator;
 pub use error::{EmulatorError, Result};
 pub use face::Face;
 pub use faults::{
-    BatchFailure, CallMatch, Counts, Cut, FaultAction, FaultRule, HeaderMatch, Mutation,
-    MutationKind, Nth, Reply, ResultFile,
+    BatchFailure, CallMatch, Counts, Cut, FaultAction, FaultRule, Gzip, GzipKind, HeaderMatch,
+    Mutation, MutationKind, Nth, Reply, ResultFile, Skew,
 };
 pub use invoice::{InvoiceLine, Lane};

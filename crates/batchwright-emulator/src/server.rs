@@ -17,7 +17,8 @@ use crate::connection::Connection;
 use crate::control;
 use crate::engine::{Engine, LateCall};
 use crate::face::{self, Faults};
-use crate::faults::{Cut, FaultAction, Reply};
+use crate::faults::{Cut, FaultAction, Gzip, Reply};
+use crate::gzip;
 
 /// The one service behind the listener.
 pub(crate) fn router(engine: Arc<Engine>) -> Router {
@@ -93,10 +94,20 @@ async fn run(
         match action {
             FaultAction::Reply(given) => {
                 drain(request).await;
-                return shape(connection, reply(given), actions).await;
+                return shape(engine, connection, reply(given), actions).await;
             }
             FaultAction::ReplyEarly(given) => {
-                return shape(connection, reply(given), actions).await;
+                return shape(engine, connection, reply(given), actions).await;
+            }
+            FaultAction::Redirect { status, to } => {
+                drain(request).await;
+                return shape(
+                    engine,
+                    connection,
+                    redirect(*status, to.as_deref()),
+                    actions,
+                )
+                .await;
             }
             FaultAction::Reset => {
                 connection.cut(Cut::Rst);
@@ -134,12 +145,12 @@ async fn run(
                 return gone();
             }
             FaultAction::CommitThenReply(given) => {
-                return shape(connection, reply(given), actions).await;
+                return shape(engine, connection, reply(given), actions).await;
             }
             _ => {}
         }
     }
-    shape(connection, response, actions).await
+    shape(engine, connection, response, actions).await
 }
 
 /// Makes the late calls that are due, for their effects alone.
@@ -188,6 +199,7 @@ fn reply(reply: &Reply) -> Response {
 
 /// Applies what delays, cuts and lies about an answer.
 async fn shape(
+    engine: &Engine,
     connection: &Connection,
     mut response: Response,
     actions: Vec<FaultAction>,
@@ -220,10 +232,103 @@ async fn shape(
                 *response.version_mut() = Version::HTTP_10;
                 response = with_stream(response, |body| body);
             }
+            FaultAction::CloseIdle { after, how } => {
+                let (connection, after) = (connection.clone(), after.0.max(FLUSH));
+                response = at_the_end(response, move || connection.close_idle(after, how));
+            }
+            FaultAction::CloseNext(how) => {
+                let connection = connection.clone();
+                response = at_the_end(response, move || connection.close_next(how));
+            }
+            FaultAction::Gzip(how) => response = compress(response, how).await,
+            FaultAction::GzipBomb { bytes } => {
+                response = match axum::body::to_bytes(response.into_body(), LATE_BODY).await {
+                    Ok(rest) => gzip::bomb(bytes, &rest),
+                    Err(_) => gone(),
+                };
+            }
+            FaultAction::Endless => {
+                response.headers_mut().remove(header::CONTENT_LENGTH);
+                let (parts, body) = response.into_parts();
+                let spaces = Bytes::from(vec![b' '; 64 << 10]);
+                let endless = stream::repeat_with(move || Ok(spaces.clone()));
+                let body = body.into_data_stream().chain(endless);
+                response = Response::from_parts(parts, Body::from_stream(body));
+            }
+            FaultAction::SkewDate(skew) => {
+                let date = http_date(engine.clock.now_ms().saturating_add(skew.ms()));
+                if let Ok(date) = HeaderValue::try_from(date) {
+                    response.headers_mut().insert(header::DATE, date);
+                }
+            }
+            FaultAction::SetHeaders(headers) => {
+                for (name, value) in headers {
+                    let Ok(name) = HeaderName::try_from(name) else {
+                        continue;
+                    };
+                    match value.map(HeaderValue::try_from) {
+                        Some(Ok(value)) => {
+                            response.headers_mut().insert(name, value);
+                        }
+                        Some(Err(_)) => {}
+                        None => {
+                            response.headers_mut().remove(name);
+                        }
+                    }
+                }
+            }
             _ => {}
         }
     }
     response
+}
+
+fn redirect(status: u16, to: Option<&str>) -> Response {
+    let mut given = Reply::status(status);
+    if let Some(to) = to {
+        given = given.with_header("location", to);
+    }
+    reply(&given)
+}
+
+async fn compress(response: Response, how: Gzip) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, LATE_BODY).await else {
+        return gone();
+    };
+    let (mut body, label) = gzip::encode(&body, how.kind);
+    let cut = usize::try_from(how.cut).unwrap_or(usize::MAX);
+    body.truncate(body.len().saturating_sub(cut));
+    parts.headers.remove(header::CONTENT_LENGTH);
+    if let Some(label) = label {
+        let label = HeaderValue::from_static(label);
+        parts.headers.insert(header::CONTENT_ENCODING, label);
+    }
+    Response::from_parts(parts, Body::from(body))
+}
+
+/// Does something when the last byte of the body was handed over.
+///
+/// A body of a known length is not asked for its end, so what counts is that nobody needs it any more.
+fn at_the_end(response: Response, act: impl FnOnce() + Send + 'static) -> Response {
+    let end = AtTheEnd(Some(act));
+    with_stream(response, |body| {
+        body.map(move |chunk| {
+            let _until_dropped = &end;
+            chunk
+        })
+    })
+}
+
+/// Calls a function when it goes.
+struct AtTheEnd<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for AtTheEnd<F> {
+    fn drop(&mut self) {
+        if let Some(act) = self.0.take() {
+            act();
+        }
+    }
 }
 
 /// Real time before an answer ends badly: hyper writes what it holds when the body has nothing to give for a moment, and
@@ -321,7 +426,12 @@ async fn lie(response: Response, more: i64) -> Response {
 fn with_date(engine: &Engine, mut response: Response) -> Response {
     let headers = response.headers_mut();
     if !headers.contains_key(header::DATE)
-        && let Ok(date) = HeaderValue::try_from(http_date(engine.clock.now_ms()))
+        && let Ok(date) = HeaderValue::try_from(http_date(
+            engine
+                .clock
+                .now_ms()
+                .saturating_add(engine.clock.date_skew_ms()),
+        ))
     {
         headers.insert(header::DATE, date);
     }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::config::BatchPace;
 use crate::faults::{BatchFailure, BatchQuirks, Counts};
+use crate::invoice::Sum;
 
 const THIRTY_DAYS_MS: i64 = 2_592_000_000;
 
@@ -118,6 +119,21 @@ pub(crate) struct Checkpoint {
     pub(crate) completed: u64,
     pub(crate) failed: u64,
     pub(crate) usage: RowUsage,
+    /// Price of what is billed, in US dollars.
+    #[serde(default)]
+    pub(crate) price_usd: f64,
+}
+
+impl Checkpoint {
+    /// What the batch's part of the invoice comes to.
+    pub(crate) fn sum(&self) -> Sum {
+        Sum {
+            units: self.completed,
+            input_tokens: self.usage.input,
+            output_tokens: self.usage.output,
+            price_usd: self.price_usd,
+        }
+    }
 }
 
 impl BatchRecord {

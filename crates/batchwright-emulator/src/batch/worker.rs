@@ -300,6 +300,7 @@ impl Worker<'_> {
                     done.output_bytes += out.len() as u64;
                     done.completed += 1;
                     done.usage.add(charge.usage);
+                    done.price_usd += charge.price_usd;
                     out.clear();
                     let hash = charge.hash.to_string();
                     let line = Charge {

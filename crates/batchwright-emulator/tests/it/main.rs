@@ -8,6 +8,8 @@ mod files;
 mod groq;
 mod kluster;
 mod lifecycle;
+mod page;
 mod persistence;
 mod realtime;
 mod validation;
+mod wire;
