@@ -139,11 +139,11 @@ impl ErrorTable {
 
     /// The error inside a body that came with a success, as its JSON text (F-050); `None` where it says that there
     /// is none (F-054). A number as its code is the status that was meant.
-    pub fn within(&self, error: &str) -> Option<Error> {
+    pub fn within(&self, error: &str, secrets: &[&Secret]) -> Option<Error> {
         if matches!(error.trim(), "" | "null" | "false" | "{}" | "\"\"" | "[]") {
             return None;
         }
-        let said = said(error.as_bytes(), None, &[]);
+        let said = said(error.as_bytes(), None, secrets);
         let status = said.status;
         Some(self.judged(Asked::Inference, status, said, None))
     }
@@ -186,7 +186,7 @@ impl ErrorTable {
         let body = some_object(&reply.body).ok_or_else(odd)?;
         let within = serde_json::from_str::<Envelope<'_>>(body)
             .ok()
-            .and_then(|envelope| self.within(envelope.error?.get()));
+            .and_then(|envelope| self.within(envelope.error?.get(), secrets));
         if let Some(error) = within {
             return Err(error.with_status(reply.status));
         }

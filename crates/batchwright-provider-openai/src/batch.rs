@@ -93,7 +93,7 @@ pub(crate) fn decode(line: &[u8], provider: &Arc<str>, errors: &ErrorTable) -> O
 }
 
 fn row_ending(line: &ResultLine<'_>, errors: &ErrorTable) -> (Ending, Option<Arc<str>>) {
-    if let Some(error) = line.error.and_then(|raw| errors.within(raw.get())) {
+    if let Some(error) = line.error.and_then(|raw| errors.within(raw.get(), &[])) {
         // Never executed: these two words are the row's own, not a fault (F-076, F-078).
         let ending = match error.code() {
             Some("batch_expired") => Ending::Expired,
@@ -119,7 +119,7 @@ fn row_ending(line: &ResultLine<'_>, errors: &ErrorTable) -> (Ending, Option<Arc
         .and_then(|status| u16::try_from(status).ok());
     match (status, response.body) {
         (Some(status @ 200..=299), Some(body)) => {
-            match read_answer(body.get(), Expect::Any, errors) {
+            match read_answer(body.get(), Expect::Any, errors, &[]) {
                 Ok(answer) => {
                     let model = answer.model.as_deref().map(Arc::from);
                     let answer = with_request_id(answer, response.request_id);

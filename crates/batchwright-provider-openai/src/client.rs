@@ -26,7 +26,7 @@ pub(crate) struct Client {
     pub(crate) window: String,
     http: HttpClient,
     base: BaseUrl,
-    key: Secret,
+    pub(crate) key: Secret,
     /// Credentials, organization and project: on every call.
     headers: HeaderMap,
     /// The three inference endpoints, joined once, since every direct call needs one.

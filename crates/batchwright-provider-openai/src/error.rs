@@ -228,7 +228,7 @@ mod tests {
     fn f_050_an_error_within_a_success_is_judged_by_its_own_code() {
         let inner = |json: &str| {
             ERRORS
-                .within(json)
+                .within(json, &[])
                 .map(|error| (error.kind(), error.class()))
         };
         for (json, verdict) in [

@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::convert::{self, Expect, Form};
 use batchwright_core::{CallOptions, Request, Response, Result};
-use batchwright_http::{Asked, ErrorTable, Reply};
+use batchwright_http::{Asked, Reply};
 use serde_json::value::RawValue;
 
 /// One attempt at an answer.
@@ -20,7 +20,7 @@ pub(crate) async fn answer(
     if !reply.is_success() {
         return Err(client.refused(Asked::Inference, &reply));
     }
-    read_reply(&reply, Expect::of(request), &client.dialect.errors)
+    read_reply(client, &reply, Expect::of(request))
 }
 
 /// About how long a body gets: its texts and some room, so that most are written without growing.
@@ -29,11 +29,12 @@ fn size_hint(request: &Request) -> usize {
     usize::try_from(bytes).unwrap_or(0).saturating_add(256)
 }
 
-fn read_reply(reply: &Reply, expect: Expect, errors: &ErrorTable) -> Result<Response> {
+fn read_reply(client: &Client, reply: &Reply, expect: Expect) -> Result<Response> {
+    let errors = &client.dialect.errors;
     let hints = reply.hints_by(errors.hints());
     let raw = serde_json::from_slice::<Box<RawValue>>(&reply.body).ok();
     let body = raw.as_deref().map_or("", RawValue::get);
-    match convert::read_answer(body, expect, errors) {
+    match convert::read_answer(body, expect, errors, &[&client.key]) {
         Ok(mut response) => {
             response.request_id = hints.request_id;
             response.rate_limit = hints.rate_limit;

@@ -8,7 +8,7 @@ use batchwright_core::{
     Error, FinishReason, Part, Payload, Request, Response, Thinking, ToolCall, Usage,
 };
 use batchwright_http::{
-    ErrorTable, hollow,
+    ErrorTable, Secret, hollow,
     wire::{lenient, some_text, text},
 };
 use serde_json::value::RawValue;
@@ -64,6 +64,7 @@ pub(crate) fn read_answer(
     body: &str,
     expect: Expect,
     errors: &ErrorTable,
+    secrets: &[&Secret],
 ) -> Result<Response, Unanswered> {
     if !body.trim_start().starts_with('{') {
         return Err(nothing("read the answer: it is not a JSON object"));
@@ -74,21 +75,24 @@ pub(crate) fn read_answer(
             let error = serde_json::from_str::<Envelope<'_>>(body)
                 .ok()
                 .and_then(|envelope| envelope.error)
-                .and_then(|raw| errors.within(raw.get()));
+                .and_then(|raw| errors.within(raw.get(), secrets));
             return Err(match error {
                 Some(error) => Unanswered::Said(error),
                 None => nothing("read the answer: it is not JSON of a known form"),
             });
         }
     };
-    if let Some(error) = answer.error.and_then(|raw| errors.within(raw.get())) {
+    if let Some(error) = answer
+        .error
+        .and_then(|raw| errors.within(raw.get(), secrets))
+    {
         return Err(Unanswered::Said(error));
     }
     let mut response = Response::default();
     response.usage = usage(answer.usage);
     let read = match (expect, answer.choices, answer.output, answer.data) {
         (Expect::Chat | Expect::Any, Some(choices), _, _) => {
-            read_choices(choices, errors, &mut response)
+            read_choices(choices, errors, secrets, &mut response)
         }
         (Expect::Chat | Expect::Any, None, Some(output), _) => read_output(
             output,
@@ -135,13 +139,17 @@ fn keep_raw(body: &str, response: &mut Response) -> Result<(), Unanswered> {
 fn read_choices(
     choices: Vec<Choice<'_>>,
     errors: &ErrorTable,
+    secrets: &[&Secret],
     response: &mut Response,
 ) -> Result<(), Unanswered> {
     // The further ones exist only where the caller asked for `n`; the raw body has them.
     let Some(choice) = choices.into_iter().next() else {
         return Err(nothing("read the answer: its choices are empty"));
     };
-    if let Some(error) = choice.error.and_then(|raw| errors.within(raw.get())) {
+    if let Some(error) = choice
+        .error
+        .and_then(|raw| errors.within(raw.get(), secrets))
+    {
         return Err(Unanswered::Said(error));
     }
     response.finish_reason = choice.finish_reason.map(finish_reason);

@@ -15,7 +15,7 @@ fn form(api: ChatApi) -> Form {
 }
 
 fn read_answer(body: &str, expect: Expect) -> Result<Response, Unanswered> {
-    super::read_answer(body, expect, &ERRORS)
+    super::read_answer(body, expect, &ERRORS, &[])
 }
 
 fn written(request: &Request, api: ChatApi) -> Result<Value> {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod emulated;
+
 use batchwright_core::{
     BatchHandle, BatchProvider, BatchStatus, CallOptions, ChatProvider, ErrorKind, InputRef,
     ListMark, Message, Request, Response, ResultFile, RetryClass, SealedBatch, SealedBody,

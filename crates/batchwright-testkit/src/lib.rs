@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+#![allow(clippy::unwrap_used, reason = "a case fails by panicking")]
+
+mod harness;
+mod subject;
+mod suite;
+mod world;
+
+pub mod create;
+pub mod endings;
+pub mod files;
+pub mod life;
+pub mod lines;
+pub mod realtime;
+pub mod secrets;
+
+pub use subject::{Made, Place, Route, Routes, Subject};
+pub use suite::{Case, cases, run};
