@@ -16,4 +16,4 @@ mod worker;
 pub(crate) use cell::BatchCell;
 pub(crate) use record::{BatchRecord, BatchState, Checkpoint, RowUsage};
 pub(crate) use rows::{BadFile, BatchRows, Row, RowCharge, RowEnd, Scan, Unexecuted};
-pub(crate) use worker::{scan, settle};
+pub(crate) use worker::{Scanned, scan, settle};

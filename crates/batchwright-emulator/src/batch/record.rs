@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::Scanned;
 use crate::config::BatchPace;
 use crate::faults::{BatchFailure, BatchQuirks, Counts};
 use crate::invoice::Sum;
@@ -178,6 +179,22 @@ impl BatchRecord {
             output_file_id: None,
             error_file_id: None,
         }
+    }
+
+    /// A batch that was validated at its creation: it begins in `in_progress`, with what the look at its lines found.
+    ///
+    /// Its lines must be given to [`Engine::create_batch`](crate::engine::Engine::create_batch). Where the fault script
+    /// wants something of `validating`, it begins there all the same.
+    pub(crate) fn validated(mut self, scanned: Scanned) -> Self {
+        self.total = scanned.rows;
+        self.tokens = scanned.tokens;
+        self.model = scanned.model.map(str::to_owned);
+        self.errors = scanned.notes;
+        if self.quirks.failure.is_none() && self.quirks.stuck_ms("validating") == 0 {
+            self.in_progress_ms = Some(self.created_ms);
+            self.state = BatchState::InProgress;
+        }
+        self
     }
 
     /// The state a client sees: a cancel shows at once, before the executor has taken notice.

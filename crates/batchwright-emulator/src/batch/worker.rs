@@ -475,6 +475,7 @@ impl Engine {
             .map(|cell| {
                 cell.with(|other| {
                     let counts = other.id != batch.id
+                        && other.face == batch.face
                         && other.key == batch.key
                         && other.model.as_deref() == Some(model)
                         && other.in_progress_ms.is_some_and(|from| from <= at_ms)

@@ -19,13 +19,16 @@
 //!    as `expires_ms`, `results_live_ms`, `total` if it is known, `extra` for whatever else the face must show again),
 //!    `faults.quirks()`, and [`Engine::create_batch`]. Rows that come with the creation are first written as lines to
 //!    `engine.files.scratch_path(sequence)`; rows in an uploaded file are named by `input_file_id`; rows in any other
-//!    place are brought by [`BatchRows::stage`]. A vendor that validates at creation does so before it creates.
+//!    place are brought by [`BatchRows::stage`]. A vendor that validates at
+//!    creation looks at the lines with [`batch::scan`](crate::batch::scan) and creates
+//!    [`BatchRecord::validated`](crate::batch::BatchRecord::validated).
 //!    The engine does the rest: validating, executing, expiring, cancelling ([`BatchCell::cancel`]), results.
 //!    [`BatchState`](crate::batch::BatchState) and counts are put into the vendor's words when shown.
 //!    [`BatchRows`] says what its lines look like, and by its provided methods whether failed rows have a file of
 //!    their own, whether order is kept, which ends have results, and where results files go.
 //! 5. Files, results among them, are in [`Engine::files`], per face and key; [`download::send`] sends one with ranges
-//!    and with the faults that spoil downloads. Ids may be any text.
+//!    and with the faults that spoil downloads. Ids may be any text, and are unique over all faces and keys: where
+//!    callers choose names, put the key's fingerprint before them.
 //! 6. What must be remembered besides (upload sessions, caches): [`Engine::state`], one value per type, in memory; or
 //!    records of its own in a folder of [`Engine::dir`].
 //! 7. Options: [`Service::options`] and [`Service::set_options`], served at `/emulator/faces/NAME` and set at the start

@@ -456,6 +456,13 @@ async fn f_214_and_f_215_creation_may_validate_and_ask_for_more_rows() {
         client.post(&client.path("/batches"), &few).await.status,
         200
     );
+    let created = client.post(&client.path("/batches"), &few).await.json();
+    assert_eq!(created["status"], "in_progress");
+    assert_eq!(created["request_counts"]["total"], 2);
+    emulator.advance(Duration::from_secs(10)).await.unwrap();
+    let seen = client.see(created["id"].as_str().unwrap()).await;
+    assert_eq!(seen["status"], "completed");
+    assert_eq!(client.lines(&seen["output_file_id"]).await.len(), 2);
     set(&client, &json!({"least_rows": 3})).await;
     assert_eq!(
         client.post(&client.path("/batches"), &few).await.status,

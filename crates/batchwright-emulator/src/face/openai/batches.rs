@@ -1,5 +1,6 @@
 //! The batches endpoints: create, get, list, cancel.
 
+use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -12,7 +13,7 @@ use super::error::{ApiError, INVALID};
 use super::realtime::read;
 use super::quirks::{FileStatus, Lists, Settings, Validation};
 use super::{Call, Dialect, Parameters, Part, disk_error, limit, shape};
-use crate::batch::{self, BatchCell, BatchRecord, BatchState};
+use crate::batch::{self, BatchCell, BatchRecord, BatchRows as _, BatchState};
 use crate::clock::seconds;
 use crate::control::block;
 use crate::face::wire::{Query, json as json_answer};
@@ -173,17 +174,41 @@ pub(super) async fn create(
         still_pending(call, &record.input_file_id)?;
     }
     if quirks.validation != Validation::Later {
-        let (engine, family, record) = (Arc::clone(engine), call.family, record.clone());
-        let scratch = Scratch(engine.files.scratch_path(call.sequence));
-        block(move || batch::scan(&engine, family, &record, created_ms, &scratch.0))
+        let cell = create_validated(call, record)
             .await
             .map_err(|error| disk_error(&error))?
             .map_err(|failure| refused(&failure))?;
+        return answer_created(call, cell.record());
     }
     let cell = engine
         .create_batch(record, None)
         .map_err(|error| disk_error(&error))?;
     answer_created(call, cell.record())
+}
+
+/// Looks at all lines before there is a batch.
+async fn create_validated(
+    call: &Call<'_>,
+    record: BatchRecord,
+) -> io::Result<Result<Arc<BatchCell>, BatchFailure>> {
+    let (engine, family) = (Arc::clone(call.engine), call.family);
+    let scratch = Scratch(engine.files.scratch_path(call.sequence));
+    block(move || {
+        let at_ms = record.created_ms;
+        let scanned = match batch::scan(&engine, family, &record, at_ms, &scratch.0)? {
+            Ok(scanned) => scanned,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let limit = engine.config.limits.enqueued_tokens;
+        if let (Some(limit), Some(model)) = (limit, scanned.model)
+            && engine.waiting_tokens(&record, model, at_ms) + scanned.tokens > limit
+        {
+            return Ok(Err(family.too_many_tokens(model, limit)));
+        }
+        let record = record.validated(scanned);
+        engine.create_batch(record, Some(&scratch.0)).map(Ok)
+    })
+    .await
 }
 
 fn answer_created(call: &Call<'_>, record: BatchRecord) -> Result<Response, ApiError> {
