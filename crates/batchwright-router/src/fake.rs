@@ -6,11 +6,11 @@ use crate::{
 };
 use async_trait::async_trait;
 use batchwright_core::{
-    BatchCounts, BatchHandle, BatchLimits, BatchProvider, BatchSnapshot, BatchStatus, BatchSummary,
-    ByteStream, Capability, Ending, Error, ErrorKind, InputFault, InputRef, JournalEntry,
-    JournalEvent, ListMark, ListMatch, Message, Outcome, Payload, PriceTable, Purchases, Request,
-    Response, Result, ResultFile, SealedBatch, SealedBody, SubmissionLog, SubmissionTag,
-    SubmitError, WireId, WirePrefix,
+    BatchCounts, BatchHandle, BatchInput, BatchLimits, BatchProvider, BatchSnapshot, BatchStatus,
+    BatchSummary, ByteStream, Capability, Ending, Error, ErrorKind, InputFault, InputRef,
+    JournalEntry, JournalEvent, ListMark, ListMatch, Message, Outcome, Payload, PriceTable,
+    Purchases, Request, Response, Result, ResultFile, SealedBatch, SealedBody, SubmissionLog,
+    SubmissionTag, SubmitError, WireId, WirePrefix,
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -29,6 +29,8 @@ pub(crate) enum Create {
     Refused(ErrorKind),
     /// Never answers.
     Hangs,
+    /// Takes place and never answers.
+    CommitsAndHangs,
 }
 
 pub(crate) struct Fake {
@@ -93,6 +95,22 @@ impl Fake {
                 ..FakeState::default()
             }),
         })
+    }
+
+    /// Its creates carry the lines, and its list shows ids and sizes only.
+    pub(crate) fn inline(name: &'static str) -> Arc<Self> {
+        let mut fake = Self::new(name);
+        let inner = Arc::get_mut(&mut fake).expect("nobody else has it yet");
+        if let Some(limits) = &mut inner.capability.batch {
+            limits.input = BatchInput::Inline;
+            limits.list_match = vec![ListMatch::Requests];
+        }
+        fake
+    }
+
+    fn is_inline(&self) -> bool {
+        let limits = self.capability.batch.as_ref();
+        limits.is_some_and(|limits| limits.input == BatchInput::Inline)
     }
 
     pub(crate) fn without_batches(name: &'static str) -> Arc<Self> {
@@ -183,7 +201,7 @@ impl BatchProvider for Fake {
 
     async fn submit(
         &self,
-        _: &SealedBatch,
+        batch: &SealedBatch,
         input: &InputRef,
         tag: &SubmissionTag,
     ) -> Result<BatchHandle, SubmitError> {
@@ -199,27 +217,36 @@ impl BatchProvider for Fake {
             Some(Create::Hangs) => std::future::pending::<()>().await,
             _ => {}
         }
-        let mut state = self.state();
-        let (_, lines) = &state.files[&input.0];
-        let asked = std::str::from_utf8(lines)
-            .unwrap()
-            .lines()
-            .map(|line| {
-                let line: Value = serde_json::from_str(line).unwrap();
-                let text = |key: &str| line[key].as_str().unwrap().to_owned();
-                (text("id"), text("ask"))
-            })
-            .collect();
-        let id = format!("batch-{}", state.batches.len());
-        state.batches.push(FakeBatch {
-            tag: tag.clone(),
-            input: input.0.clone(),
-            asked,
-            polls: 0,
-            ended: false,
-            cancelled: false,
-        });
-        state.note_open();
+        let id = {
+            let mut state = self.state();
+            let lines = match (&batch.body, self.is_inline()) {
+                (SealedBody::Memory(lines), true) => lines,
+                _ => &state.files[&input.0].1,
+            };
+            let asked = std::str::from_utf8(lines)
+                .unwrap()
+                .lines()
+                .map(|line| {
+                    let line: Value = serde_json::from_str(line).unwrap();
+                    let text = |key: &str| line[key].as_str().unwrap().to_owned();
+                    (text("id"), text("ask"))
+                })
+                .collect();
+            let id = format!("batch-{}", state.batches.len());
+            state.batches.push(FakeBatch {
+                tag: tag.clone(),
+                input: input.0.clone(),
+                asked,
+                polls: 0,
+                ended: false,
+                cancelled: false,
+            });
+            state.note_open();
+            id
+        };
+        if matches!(create, Some(Create::CommitsAndHangs)) {
+            std::future::pending::<()>().await;
+        }
         match create {
             Some(Create::Lost) => Err(SubmitError::Unknown(Error::new(ErrorKind::Timeout, "lost"))),
             _ => Ok(BatchHandle::new(self.name, id, input.clone())),
@@ -340,8 +367,10 @@ impl BatchProvider for Fake {
             .map(|(at, batch)| {
                 let input = InputRef(batch.input.clone());
                 let handle = BatchHandle::new(self.name, format!("batch-{at}"), input);
-                let tag = Some(batch.tag.clone());
+                let tag = Some(batch.tag.clone()).filter(|_| !self.is_inline());
+                let requests = batch.asked.len() as u64;
                 BatchSummary::new(handle, BatchStatus::InProgress, tag, None)
+                    .with_requests(Some(requests))
             })
             .filter(|summary| !mark.seen.contains(&summary.handle.id))
             .collect())

@@ -558,3 +558,61 @@ async fn f_027_chunks_refused_alike_stop_the_drive_unless_one_had_results() {
         (2, 8)
     );
 }
+
+/// What the journal knows of other chunks tells their batches from the lost one of the same size.
+#[tokio::test(start_paused = true)]
+async fn f_110_a_lost_inline_create_is_found_by_its_size_among_known_batches() {
+    let fake = Fake::inline("fake");
+    let store = FakeStore::new(&fake, 3, 2);
+    fake.state().creates.push_back(Create::Lost);
+    let end = plainly(&fake, &store, 3).await.unwrap();
+    assert_eq!((end.merged, end.held.len()), (3, 0), "{end:?}");
+    assert_eq!((fake.bought(), count(&store, "succeeded")), (3, 6));
+    assert_eq!(fake.sent().uploads, 0);
+    let adopted = |fact: &JournalEvent| matches!(fact, JournalEvent::Adopted { .. });
+    assert_eq!(facts(&store, adopted), 1);
+}
+
+/// A drive that dies while its creates hang.
+async fn crash(fake: &Arc<Fake>, store: &Arc<FakeStore>, chunks: u32) {
+    let ended = tokio::time::timeout(Duration::from_secs(60), plainly(fake, store, chunks));
+    assert!(ended.await.is_err(), "it hangs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_unclear_inline_creates_of_one_size_are_held_and_nothing_is_bought_again() {
+    let fake = Fake::inline("fake");
+    let store = FakeStore::new(&fake, 2, 2);
+    let creates = [Create::CommitsAndHangs, Create::CommitsAndHangs];
+    fake.state().creates.extend(creates);
+    crash(&fake, &store, 2).await;
+    for _ in 0..2 {
+        let end = plainly(&fake, &store, 2).await.unwrap();
+        assert_eq!((end.merged, end.held.len()), (0, 2), "{end:?}");
+        assert_eq!((fake.bought(), fake.sent().submits), (2, 2));
+        assert!(store.state().endings.is_empty());
+    }
+}
+
+/// I3: whoever else bought a batch of this size in the meantime is found out by its results.
+#[tokio::test(start_paused = true)]
+async fn a_strangers_batch_of_our_size_is_held_when_its_results_show() {
+    let fake = Fake::inline("fake");
+    let strangers = FakeStore::new(&fake, 1, 2);
+    let store = FakeStore::new(&fake, 1, 2);
+    fake.state().creates.push_back(Create::Hangs);
+    crash(&fake, &store, 1).await;
+    assert_eq!(plainly(&fake, &strangers, 1).await.unwrap().merged, 1);
+    // The stranger's ids are of another job.
+    let another = |lines: &mut Vec<String>| {
+        for line in lines {
+            *line = line.replacen("\"id\":\"", "\"id\":\"x", 1);
+        }
+    };
+    fake.state().edits.push_back(another);
+    let end = plainly(&fake, &store, 1).await.unwrap();
+    assert_eq!((end.merged, end.held.len()), (0, 1), "{end:?}");
+    assert!(end.held[0].1.contains("holds none of them"), "{end:?}");
+    assert!(store.state().endings.is_empty());
+    assert_eq!(fake.bought(), 1);
+}
