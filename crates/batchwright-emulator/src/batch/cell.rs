@@ -104,7 +104,6 @@ impl BatchCell {
         self.gone.load(Ordering::Acquire)
     }
 
-    #[allow(dead_code, reason = "for faces whose batches can be deleted")]
     /// Deletes the batch for its owner: it is not found any more from now on, and stays on the invoice.
     pub(crate) fn delete(&self, now_ms: i64) -> io::Result<()> {
         let mut record = self.lock();

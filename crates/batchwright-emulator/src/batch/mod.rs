@@ -15,5 +15,5 @@ mod worker;
 
 pub(crate) use cell::BatchCell;
 pub(crate) use record::{BatchRecord, BatchState, Checkpoint, RowUsage};
-pub(crate) use rows::{BadFile, BatchRows, Row, RowCharge, RowEnd, Scan, Unexecuted};
+pub(crate) use rows::{BadFile, BatchRows, Row, RowCharge, RowEnd, Scan, Unexecuted, stage_upload};
 pub(crate) use worker::{Scanned, scan, settle};

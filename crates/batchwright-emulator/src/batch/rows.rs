@@ -49,21 +49,7 @@ pub(crate) trait BatchRows: LineShape {
         at_ms: i64,
         to: &Path,
     ) -> io::Result<Result<(), BatchFailure>> {
-        if batch.inline {
-            return Ok(Ok(()));
-        }
-        let input = engine
-            .files
-            .get(&batch.face, &batch.key, &batch.input_file_id, at_ms)
-            .filter(|input| input.purpose == "batch");
-        let Some(input) = input else {
-            return Ok(Err(self.bad_file(BadFile::Missing)));
-        };
-        if input.bytes > self.max_bytes() {
-            return Ok(Err(self.bad_file(BadFile::TooLarge)));
-        }
-        link_or_copy(&engine.files.data_path(&input.id), to)?;
-        Ok(Ok(()))
+        stage_upload(self, engine, batch, at_ms, to)
     }
 
     /// Whether failed rows stand among the answers in one file. Default: in a file of their own.
@@ -97,6 +83,31 @@ pub(crate) trait BatchRows: LineShape {
     ) -> FileRecord {
         file
     }
+}
+
+/// [`BatchRows::stage`] of an uploaded file, or of rows that came with the creation.
+pub(crate) fn stage_upload<R: BatchRows + ?Sized>(
+    rows: &R,
+    engine: &Engine,
+    batch: &BatchRecord,
+    at_ms: i64,
+    to: &Path,
+) -> io::Result<Result<(), BatchFailure>> {
+    if batch.inline {
+        return Ok(Ok(()));
+    }
+    let input = engine
+        .files
+        .get(&batch.face, &batch.key, &batch.input_file_id, at_ms)
+        .filter(|input| input.purpose == "batch");
+    let Some(input) = input else {
+        return Ok(Err(rows.bad_file(BadFile::Missing)));
+    };
+    if input.bytes > rows.max_bytes() {
+        return Ok(Err(rows.bad_file(BadFile::TooLarge)));
+    }
+    link_or_copy(&engine.files.data_path(&input.id), to)?;
+    Ok(Ok(()))
 }
 
 /// Makes `to` the same file as `from`; a copy where the disk has no links.

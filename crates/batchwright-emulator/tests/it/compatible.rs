@@ -646,3 +646,67 @@ async fn options_that_are_none_are_refused() {
     let after = client.get("/emulator/faces/compatible").await.json();
     assert_eq!(after["usage"], "plain", "a reset goes back to the config");
 }
+
+#[tokio::test]
+async fn mistral_has_jobs_that_bring_their_model_and_may_bring_their_rows() {
+    let (emulator, client) = with(json!({"preset": "mistral"})).await;
+    let jobs = client.path("/batch/jobs");
+    assert_eq!(client.get(&client.path("/batches")).await.status, 404);
+    let row = |id: &str, text: &str| {
+        let messages = json!([{"role": "user", "content": text}]);
+        json!({"custom_id": id, "body": {"messages": messages}})
+    };
+    let (good, bad) = (row("r-1", "one"), row("r-2", "[[error:422]]"));
+    let file = client.input(&[good.to_string(), bad.to_string()]).await;
+    let common = json!({"model": MODEL, "endpoint": "/v1/chat/completions",
+                        "timeout_hours": 48, "metadata": {"run": "1"}});
+    let mut of_file = common.clone();
+    of_file["input_files"] = json!([file]);
+    let mut inline = common.clone();
+    // Ids need not be unique.
+    inline["requests"] = json!([good, good]);
+    let mut made = Vec::new();
+    for body in [&of_file, &inline] {
+        let job = client.post(&jobs, body).await;
+        assert_eq!(job.status, 200);
+        assert_eq!(job.json()["status"], "QUEUED");
+        made.push(job.json()["id"].as_str().unwrap().to_owned());
+    }
+    emulator.advance(Duration::from_secs(60)).await.unwrap();
+    let see = async |id: &str| client.get(&format!("{jobs}/{id}")).await;
+    let mixed = see(&made[0]).await.json();
+    assert_eq!(mixed["status"], "SUCCESS");
+    assert_eq!(mixed["completed_requests"], 2);
+    assert_eq!(mixed["failed_requests"], 1);
+    let failed = client.lines(&mixed["error_file"]).await;
+    let body = failed[0]["response"]["body"].as_str().unwrap();
+    assert!(body.contains("detail"));
+    let twice = see(&made[1]).await.json();
+    assert_eq!(client.lines(&twice["output_file"]).await.len(), 2);
+
+    let page = client
+        .get(&format!("{jobs}?page=1&page_size=1"))
+        .await
+        .json();
+    assert_eq!(
+        (&page["total"], &page["data"][0]["id"]),
+        (&json!(2), &json!(made[0]))
+    );
+    let gone = client
+        .call("DELETE", &format!("{jobs}/{}", made[0]), &[], b"")
+        .await;
+    assert_eq!(gone.status, 204);
+    assert_eq!(see(&made[0]).await.status, 404);
+    assert_eq!(
+        emulator.invoice().await.unwrap().len(),
+        3,
+        "deleted and billed"
+    );
+    let running = client.post(&jobs, &inline).await.json()["id"].clone();
+    let path = format!("{jobs}/{}/cancel", running.as_str().unwrap());
+    let cancelled = client.post(&path, &json!({})).await.json();
+    assert_eq!(cancelled["status"], "CANCELLATION_REQUESTED");
+    let refused = client.post(&jobs, &json!({"endpoint": "/v1/ocr"})).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.json()["detail"].is_string());
+}

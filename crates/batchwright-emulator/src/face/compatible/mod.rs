@@ -48,6 +48,7 @@ static COMPATIBLE: Dialect = Dialect {
         ("azure", azure),
         ("deepseek", deepseek),
         ("doubleword", doubleword),
+        ("mistral", mistral),
         ("ollama", ollama),
         ("openrouter", openrouter),
         ("siliconflow", siliconflow),
@@ -97,6 +98,14 @@ fn doubleword() -> Quirks {
     quirks.absent = Absent::Missing;
     quirks.all_failed_fails = true;
     quirks.never_expires = true;
+    quirks
+}
+
+fn mistral() -> Quirks {
+    let mut quirks = plain();
+    quirks.shape = Shape::Mistral;
+    quirks.errors = Errors::Detail;
+    quirks.row_errors = RowErrors::TextBody;
     quirks
 }
 

@@ -417,6 +417,25 @@ pub(super) fn get(call: &Call<'_>, id: &str) -> Result<Response, ApiError> {
     Ok(json_answer(&shaped(call, record, false)))
 }
 
+/// The caller's batches that lists show, in the order of lists.
+pub(super) fn visible(call: &Call<'_>) -> Vec<BatchRecord> {
+    let now_ms = call.now_ms();
+    let mut records: Vec<BatchRecord> = call
+        .engine
+        .batches
+        .all()
+        .iter()
+        .map(|cell| cell.record())
+        .filter(|record| {
+            record.is_there(call.dialect().name, &call.key, now_ms) && record.is_listed(now_ms)
+        })
+        .collect();
+    if call.engine.config.newest_first {
+        records.reverse();
+    }
+    records
+}
+
 pub(super) fn list(call: &Call<'_>, query: &Query) -> Result<Response, ApiError> {
     let lists = call.quirks.lists;
     let limit = match lists {
@@ -427,23 +446,12 @@ pub(super) fn list(call: &Call<'_>, query: &Query) -> Result<Response, ApiError>
         },
         _ => limit(query, 20, 100)?,
     };
-    let now_ms = call.now_ms();
     let wanted: Vec<&str> = query.all("id").filter(|_| lists == Lists::Cursor).collect();
-    let mut objects: Vec<Value> = call
-        .engine
-        .batches
-        .all()
-        .iter()
-        .map(|cell| cell.record())
-        .filter(|record| {
-            record.is_there(call.dialect().name, &call.key, now_ms) && record.is_listed(now_ms)
-        })
+    let objects: Vec<Value> = visible(call)
+        .into_iter()
         .filter(|record| wanted.is_empty() || wanted.contains(&record.id.as_str()))
         .map(|record| shaped(call, record, false))
         .collect();
-    if call.engine.config.newest_first {
-        objects.reverse();
-    }
     let limit = if wanted.is_empty() {
         limit
     } else {
@@ -475,7 +483,7 @@ pub(super) fn cancel(call: &Call<'_>, id: &str) -> Result<Response, ApiError> {
     Ok(json_answer(&shaped(call, record, false)))
 }
 
-fn find(call: &Call<'_>, id: &str, now_ms: i64) -> Result<Arc<BatchCell>, ApiError> {
+pub(super) fn find(call: &Call<'_>, id: &str, now_ms: i64) -> Result<Arc<BatchCell>, ApiError> {
     call.engine
         .batches
         .get(id)

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use self::dialect::Windows;
 use self::error::{ApiError, INVALID};
-use self::quirks::{Lists, Settings};
+use self::quirks::{Lists, Settings, Shape};
 use super::wire::{KeyFault, Query, caller, json, json_bytes};
 use super::{Faults, RouteName, Service, under};
 use crate::engine::Engine;
@@ -23,6 +23,7 @@ mod dialect;
 mod error;
 mod explain;
 mod files;
+mod jobs;
 mod models;
 mod quirks;
 mod realtime;
@@ -150,6 +151,9 @@ enum Route<'a> {
     Batches,
     Batch(&'a str),
     BatchCancel(&'a str),
+    Jobs,
+    Job(&'a str),
+    JobCancel(&'a str),
 }
 
 impl<'a> Route<'a> {
@@ -170,6 +174,12 @@ impl<'a> Route<'a> {
             ("files", None, None) => Self::Files,
             ("files", Some(id), None) => Self::File(id),
             ("files", Some(id), Some("content")) => Self::FileContent(id),
+            ("batch", Some("jobs"), None) => Self::Jobs,
+            ("batch", Some("jobs"), Some(rest)) => match rest.split_once('/') {
+                None => Self::Job(rest),
+                Some((id, "cancel")) => Self::JobCancel(id),
+                Some(_) => return None,
+            },
             ("batches", None, None) => Self::Batches,
             ("batches", Some(id), None) => Self::Batch(id),
             ("batches", Some(id), Some("cancel")) => Self::BatchCancel(id),
@@ -193,6 +203,9 @@ impl<'a> Route<'a> {
             Self::Batches => "/batches",
             Self::Batch(_) => "/batches/{batch_id}",
             Self::BatchCancel(_) => "/batches/{batch_id}/cancel",
+            Self::Jobs => "/batch/jobs",
+            Self::Job(_) => "/batch/jobs/{job_id}",
+            Self::JobCancel(_) => "/batch/jobs/{job_id}/cancel",
         }
     }
 }
@@ -268,13 +281,21 @@ async fn handle(
 async fn dispatch(call: &Call<'_>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
-    let Quirks { batches, lists, .. } = *call.quirks;
+    let Quirks {
+        batches,
+        lists,
+        shape,
+        ..
+    } = *call.quirks;
+    let jobs = batches && shape == Shape::Mistral;
+    let batches = batches && !jobs;
     let rest = call.dialect().rest(path).unwrap_or_default();
     let served = |route: &Route<'_>| match route {
         Route::Infer(endpoint) => call.dialect().direct.contains(endpoint),
         Route::Deployment(..) => call.dialect().root.is_some(),
         Route::Batches if parts.method == Method::GET => batches && lists != Lists::Absent,
         Route::Batches | Route::Batch(_) | Route::BatchCancel(_) => batches,
+        Route::Jobs | Route::Job(_) | Route::JobCancel(_) => jobs,
         _ => true,
     };
     let Some(route) = Route::of(&rest).filter(served) else {
@@ -306,6 +327,11 @@ async fn dispatch(call: &Call<'_>, request: Request) -> Result<Response, ApiErro
         (&Method::GET, Route::Batches) => batches::list(call, &query),
         (&Method::GET, Route::Batch(id)) => batches::get(call, id),
         (&Method::POST, Route::BatchCancel(id)) => batches::cancel(call, id),
+        (&Method::POST, Route::Jobs) => jobs::create(call, body).await,
+        (&Method::GET, Route::Jobs) => Ok(jobs::list(call, &query)),
+        (&Method::GET, Route::Job(id)) => jobs::get(call, id),
+        (&Method::DELETE, Route::Job(id)) => jobs::delete(call, id),
+        (&Method::POST, Route::JobCancel(id)) => jobs::cancel(call, id),
         _ => Err(ApiError::new(
             405,
             INVALID,

@@ -112,7 +112,7 @@ switch! {
 }
 switch! {
     /// Whose batch objects these are.
-    Shape { OpenAi, Together }
+    Shape { OpenAi, Together, Mistral }
 }
 switch! {
     /// When a bad input file is noticed.

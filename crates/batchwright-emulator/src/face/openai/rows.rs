@@ -2,7 +2,8 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -12,8 +13,8 @@ use super::body::{Endpoint, Prepared, Text, Ways, input_tokens, prepare};
 use super::error::ApiError;
 use super::reply::{Stamp, write};
 use super::quirks::{Quirks, RowErrors, Shape};
-use super::{Dialect, Family, Parameters, Part, shape};
-use crate::batch::{BadFile, BatchRecord, BatchRows, Row, RowCharge, RowEnd, Scan, Unexecuted};
+use super::{Dialect, Family, Parameters, Part, jobs, shape};
+use crate::batch::{stage_upload, BadFile, BatchRecord, BatchRows, Row, RowCharge, RowEnd, Scan, Unexecuted};
 use crate::engine::Engine;
 use crate::faults::{BatchFailure, ResultFile};
 use crate::model::Model;
@@ -127,7 +128,7 @@ impl BatchRows for Family {
         };
         let mut hasher = DefaultHasher::new();
         seen.line.custom_id.0.hash(&mut hasher);
-        if !scan.custom_ids.insert(hasher.finish()) {
+        if !scan.custom_ids.insert(hasher.finish()) && !jobs::is_job(scan.batch) {
             return Err(BatchFailure::new(
                 "duplicate_custom_id",
                 "The custom_id was used in an earlier line of this file.",
@@ -151,6 +152,24 @@ impl BatchRows for Family {
             }
         }
         Ok(())
+    }
+
+    fn stage(
+        &self,
+        engine: &Engine,
+        batch: &BatchRecord,
+        at_ms: i64,
+        to: &Path,
+    ) -> io::Result<Result<(), BatchFailure>> {
+        if batch.inline || !jobs::is_job(batch) {
+            return stage_upload(self, engine, batch, at_ms, to);
+        }
+        let found = jobs::stage(engine, batch, at_ms, to)?;
+        Ok(if found {
+            Ok(())
+        } else {
+            Err(self.bad_file(BadFile::Missing))
+        })
     }
 
     fn check_end(&self, scan: &Scan<'_>, rows: u64) -> Result<(), BatchFailure> {

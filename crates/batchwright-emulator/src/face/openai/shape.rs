@@ -270,7 +270,7 @@ fn together(batch: &Value) -> Value {
 /// What answers the creation of a batch.
 pub(super) fn created(quirks: &Quirks, batch: Value) -> Value {
     match quirks.shape {
-        Shape::OpenAi => batch,
+        Shape::OpenAi | Shape::Mistral => batch,
         Shape::Together => json!({"job": batch, "warning": ""}),
     }
 }
