@@ -90,7 +90,7 @@ impl ChatBody<'_> {
             .flat_map(|message| message.content.texts())
     }
 
-    /// `None` when the body is refused for a reason that [`explain`] finds.
+    /// `None` when the body is refused for a reason that `explain` finds.
     pub(super) fn prepare(
         &self,
         ways: Ways<'_>,
