@@ -2,7 +2,6 @@
 
 mod batch;
 mod ids;
-mod preflight;
 mod progress;
 mod realtime;
 mod results;
@@ -12,13 +11,17 @@ pub use progress::{BatchLine, JobProgress, Progress};
 pub use results::{ResultsOptions, WrittenResults};
 pub use spec::JobSpec;
 
-use crate::{Fingerprint, RequestBuilder, Source, Template};
-use batchwright_core::{
-    BatchProvider, ChatProvider, Error, ErrorKind, PriceTable, Request, Result,
+use crate::{
+    Fingerprint, Preflight, PreflightReport, RequestBuilder, Source, Template, VendorRules,
+    preflight::BadRow,
 };
-use batchwright_ledger::{Ledger, LedgerOptions, OutcomeLog, RowSet, Scan};
+use batchwright_core::{
+    BatchProvider, ChatProvider, Ending, Error, ErrorKind, Money, Outcome, PriceTable, Result,
+};
+use batchwright_ledger::{Ledger, LedgerOptions, OutcomeLog, OutcomeRecord, RowSet, Scan};
 use batchwright_realtime::PoolOptions;
 use batchwright_router::RouterOptions;
+use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     hash::{BuildHasher, RandomState},
@@ -34,6 +37,8 @@ const TAG: &str = "tag";
 /// Ended rows that wait to be written as they end; a slow reader slows the job beyond it.
 const LIVE_BOUND: usize = 64;
 const TOKENS: &str = "estimated_input_tokens";
+/// Rows that cannot be sent and are to end as failed, and under whose rules: [`Skip`].
+const SKIP: &str = "skip_invalid";
 
 /// A job and its folder. Holding one is holding the folder's lock: no other process can run the job.
 pub struct Job {
@@ -42,7 +47,47 @@ pub struct Job {
     rows: u64,
     tag: String,
     estimated_input_tokens: Option<u64>,
-    is_new: bool,
+    preflight: Option<PreflightReport>,
+}
+
+/// How a job is opened.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// About its folder.
+    pub ledger: LedgerOptions,
+    /// Whether rows that cannot be sent end as failed, with the reason, instead of keeping the job from being
+    /// started. Default false. It is decided when the job starts, and later openings do not change it.
+    pub skip_invalid: bool,
+    /// Whether the server is the vendor's own, so that what is known of the vendor's rules holds. Default true.
+    pub vendor_rules: bool,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            ledger: LedgerOptions::default(),
+            skip_invalid: false,
+            vendor_rules: true,
+        }
+    }
+}
+
+impl From<LedgerOptions> for OpenOptions {
+    fn from(ledger: LedgerOptions) -> Self {
+        Self {
+            ledger,
+            ..Self::default()
+        }
+    }
+}
+
+/// What a started job still owes to rows that cannot be sent.
+#[derive(Serialize, Deserialize)]
+struct Skip {
+    rows: u64,
+    vendor_rules: bool,
+    is_done: bool,
 }
 
 /// The provider of a job's lane.
@@ -138,7 +183,7 @@ impl Job {
         Self::open_with(dir, spec, provider, LedgerOptions::default())
     }
 
-    /// As [`Job::open`], with choices about the folder.
+    /// As [`Job::open`], with choices about the folder and about rows that cannot be sent.
     ///
     /// # Errors
     /// As [`Job::open`].
@@ -146,18 +191,31 @@ impl Job {
         dir: &Path,
         mut spec: JobSpec,
         provider: &LaneProvider,
-        options: LedgerOptions,
+        options: impl Into<OpenOptions>,
     ) -> Result<Self> {
+        let options = options.into();
         let fingerprint = fingerprint(&spec.input)?;
         let is_new = !dir.exists();
-        let ledger = Ledger::open_with(dir, options)?;
+        let ledger = Ledger::open_with(dir, options.ledger)?;
         spec.fingerprint = Some(fingerprint);
         if let Some(started) = stored_spec(&ledger)? {
             spec.check_same(&started)?;
             return Self::go_on(ledger, started, spec.fingerprint);
         }
-        let preflight::Checked { rows, tokens } = match preflight::check(&spec, provider, dir) {
-            Ok(checked) => checked,
+        let rules = rules(&spec, options.vendor_rules);
+        let checked = Preflight::new(&spec, provider)
+            .with_rules(rules)
+            .run(dir)
+            .and_then(|report| {
+                let can_skip = options.skip_invalid && !report.is_cut;
+                if report.is_ok() || can_skip {
+                    Ok(report)
+                } else {
+                    Err(report.to_error())
+                }
+            });
+        let report = match checked {
+            Ok(report) => report,
             Err(error) => {
                 if is_new {
                     // A typing error leaves no job behind. Where that fails, an empty one is no harm. The lock
@@ -167,6 +225,15 @@ impl Job {
                 return Err(error);
             }
         };
+        let (rows, tokens) = (report.rows, report.tokens());
+        set_skip(
+            &ledger,
+            &Skip {
+                rows: report.bad_rows,
+                vendor_rules: options.vendor_rules,
+                is_done: report.bad_rows == 0,
+            },
+        )?;
         let tag = random_word();
         ledger.set_meta(TAG, &tag)?;
         ledger.set_meta(ROWS, &rows.to_string())?;
@@ -180,7 +247,7 @@ impl Job {
             rows,
             tag,
             estimated_input_tokens: Some(tokens),
-            is_new: true,
+            preflight: Some(report),
         })
     }
 
@@ -215,7 +282,7 @@ impl Job {
             rows,
             tag,
             estimated_input_tokens: tokens,
-            is_new: false,
+            preflight: None,
         })
     }
 
@@ -256,7 +323,12 @@ impl Job {
 
     /// Whether the job was started by opening it, rather than found in its folder.
     pub fn is_new(&self) -> bool {
-        self.is_new
+        self.preflight.is_some()
+    }
+
+    /// What the check of the input found, where opening the job started it.
+    pub fn preflight(&self) -> Option<&PreflightReport> {
+        self.preflight.as_ref()
     }
 
     /// About how many input tokens all rows have together: a quarter of their bytes.
@@ -286,6 +358,7 @@ impl Job {
         control: JobControl,
         progress: Arc<JobProgress>,
     ) -> Result<JobReport> {
+        self.skip_invalid(&provider).await?;
         let ledger = self.ledger.clone();
         let scan = blocking(move || ledger.scan()).await?;
         progress.set_total(self.rows);
@@ -375,6 +448,36 @@ impl Job {
         })
     }
 
+    /// Gives the rows that cannot be sent their outcomes, unless they have them. A crash before the end makes it
+    /// be done again, and of two equal outcomes one counts.
+    async fn skip_invalid(&self, provider: &LaneProvider) -> Result<()> {
+        let skip = self.ledger.meta(SKIP)?;
+        let skip: Option<Skip> = skip.and_then(|json| serde_json::from_str(&json).ok());
+        let Some(mut skip) = skip.filter(|skip| !skip.is_done) else {
+            return Ok(());
+        };
+        let (ledger, spec, provider) = (self.ledger.clone(), self.spec.clone(), provider.clone());
+        let vendor_rules = skip.vendor_rules;
+        let log = blocking(move || {
+            let log = ledger.outcome_log()?;
+            let mut bulk = log.bulk();
+            let mut line = Vec::new();
+            Preflight::new(&spec, &provider)
+                .with_rules(rules(&spec, vendor_rules))
+                .run_with(ledger.folder(), &mut |bad| {
+                    line.clear();
+                    write_skipped(&spec, bad, &mut line);
+                    bulk.push(&line)
+                })?;
+            bulk.finish()?;
+            Ok(log)
+        })
+        .await?;
+        log.finish().await?;
+        skip.is_done = true;
+        set_skip(&self.ledger, &skip)
+    }
+
     /// Opens results that are written as rows end, and writes those of earlier runs.
     async fn open_live(&self, options: ResultsOptions) -> Result<results::Results> {
         let (ledger, spec) = (self.ledger.clone(), self.spec.clone());
@@ -419,23 +522,6 @@ impl fmt::Debug for Job {
     }
 }
 
-impl LaneProvider {
-    /// Checks that the lane can take this request, where that is known before it is sent.
-    fn check(&self, request: &Request, scratch: &mut Vec<u8>) -> Result<()> {
-        match self {
-            Self::Realtime(_) => Ok(()),
-            Self::Batch(provider) => {
-                scratch.clear();
-                let endpoint = provider.endpoint(request)?;
-                if let Some(limits) = &provider.capability().batch {
-                    limits.check_endpoint(endpoint)?;
-                }
-                provider.encode(request, "check", scratch)
-            }
-        }
-    }
-}
-
 impl fmt::Debug for LaneProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -465,6 +551,48 @@ struct Running {
 struct LaneEnd {
     stopped: Option<Error>,
     held: Vec<(u32, String)>,
+}
+
+/// Finds ids that stand twice, by the numbers of their rows.
+pub(crate) struct Ids(ids::IdCheck);
+
+impl Ids {
+    /// A check whose files, where it needs any, are in `dir`.
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self(ids::IdCheck::new(dir))
+    }
+
+    pub(crate) fn add(&mut self, custom_id: &str, row: u64) -> Result<()> {
+        self.0.add(custom_id, row)
+    }
+
+    /// Visits every repetition: the row that had the id first, and the one that repeats it.
+    pub(crate) fn finish(self, mut visit: impl FnMut(u64, u64)) -> Result<()> {
+        for (first, again) in self.0.finish()? {
+            visit(first, again);
+        }
+        Ok(())
+    }
+}
+
+/// The rules the vendor of a job is known to have, where it is the vendor's own server.
+fn rules(spec: &JobSpec, vendor_rules: bool) -> Option<&'static VendorRules> {
+    VendorRules::of(&spec.provider).filter(|_| vendor_rules)
+}
+
+fn set_skip(ledger: &Ledger, skip: &Skip) -> Result<()> {
+    let json = serde_json::to_string(skip).expect("it is plain data");
+    ledger.set_meta(SKIP, &json)
+}
+
+/// The outcome of a row that cannot be sent: nothing was, so it cost nothing.
+fn write_skipped(spec: &JobSpec, bad: BadRow, line: &mut Vec<u8>) {
+    let mut outcome = Outcome::new(bad.custom_id, Ending::Failed(bad.error));
+    outcome.provenance.provider = Some(Arc::from(spec.provider.as_str()));
+    outcome.provenance.model = spec.model.as_deref().map(Arc::from);
+    outcome.provenance.lane = Some(spec.lane);
+    outcome.provenance.cost = Some(Money::ZERO);
+    OutcomeRecord::write(bad.row, &outcome.custom_id, &outcome, false, line);
 }
 
 fn stored_spec(ledger: &Ledger) -> Result<Option<JobSpec>> {
@@ -508,11 +636,11 @@ fn fingerprint(input: &Path) -> Result<Fingerprint> {
 }
 
 /// The rows of the job's input, from the start.
-fn open_source(spec: &JobSpec) -> Result<Source> {
+pub(crate) fn open_source(spec: &JobSpec) -> Result<Source> {
     Source::open_with(&spec.input, &spec.source)
 }
 
-fn request_builder(spec: &JobSpec) -> Result<RequestBuilder> {
+pub(crate) fn request_builder(spec: &JobSpec) -> Result<RequestBuilder> {
     let mut builder = RequestBuilder::new()
         .with_sampling(spec.sampling.clone())
         .with_extra(spec.extra.clone());

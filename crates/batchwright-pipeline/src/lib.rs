@@ -9,15 +9,22 @@ mod fingerprint;
 mod requests;
 mod template;
 
+mod preflight;
+mod rules;
+mod schema;
+
 mod sink;
 
 pub use fingerprint::Fingerprint;
 pub use job::{
-    BatchLine, Job, JobControl, JobProgress, JobReport, JobSpec, LaneProvider, Progress,
-    ResultsOptions, RunOptions, WrittenResults,
+    BatchLine, Job, JobControl, JobProgress, JobReport, JobSpec, LaneProvider, OpenOptions,
+    Progress, ResultsOptions, RunOptions, WrittenResults,
 };
+pub use preflight::{ModelLoad, Preflight, PreflightReport, Problem};
 pub use requests::RequestBuilder;
 pub use row::Row;
+pub use rules::{ParameterRange, SchemaPlace, VendorRules};
+pub use schema::SchemaRules;
 pub use sink::{Sink, SinkFormat, SinkOptions};
 pub use source::{RowError, Source, SourceFormat, SourceOptions};
 pub use template::Template;

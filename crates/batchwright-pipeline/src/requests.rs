@@ -207,6 +207,11 @@ impl RequestBuilder {
             .with_extra(self.extra.clone()))
     }
 
+    /// The id the row's request has, where it can have one.
+    pub(crate) fn id_of(&self, row: &Row) -> Option<String> {
+        self.custom_id(row).ok().map(|(id, _)| id)
+    }
+
     /// The request a row already is.
     fn build_ready(&self, row: &Row) -> Result<Request> {
         let (custom_id, id_column) = self.custom_id(row)?;

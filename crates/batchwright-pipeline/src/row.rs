@@ -72,6 +72,20 @@ impl Row {
         }
     }
 
+    /// A row of a CSV file with nothing in any of these columns, which are those of a header.
+    pub(crate) fn empty(number: u64, line: u64, columns: &[String]) -> Self {
+        let header = Header {
+            names: columns.to_vec(),
+            places: HashMap::new(),
+        };
+        let ends = vec![0; columns.len()].into_boxed_slice();
+        Self::csv(
+            number,
+            line,
+            CsvCells::new(Arc::new(header), String::new(), ends),
+        )
+    }
+
     /// The record's number, counted from 0; a row that could not be read counts too, so a row keeps its
     /// number whatever happens to the others. It is the row's id within a job.
     pub fn number(&self) -> u64 {

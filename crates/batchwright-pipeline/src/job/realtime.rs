@@ -3,8 +3,9 @@
 use super::{
     Job, JobProgress, JobSpec, LaneEnd, LiveLine, Running, blocking, open_source, request_builder,
 };
+use crate::preflight::unfinished;
 use async_trait::async_trait;
-use batchwright_core::{ChatProvider, Ending, Error, Lane, Money, Outcome, Result};
+use batchwright_core::{ChatProvider, Ending, Lane, Money, Outcome, Result};
 use batchwright_ledger::{OutcomeLog, OutcomeRecord, RowSet};
 use batchwright_realtime::{DispatchLog, EndReason, ParallelPool, Unfinished, WorkItem};
 use futures::StreamExt;
@@ -32,10 +33,9 @@ pub(super) async fn run(
     let reader = blocking(move || {
         let builder = request_builder(&spec)?;
         for row in open_source(&spec)? {
-            let row = row.map_err(Error::from)?;
-            if finished.contains(row.number()) {
+            let Some(row) = unfinished(row, &finished)? else {
                 continue;
-            }
+            };
             let item = builder
                 .build(&row)
                 .map(|request| WorkItem::new(row.number(), request));
@@ -137,11 +137,10 @@ impl Rest {
     ) -> Result<()> {
         let builder = request_builder(&self.spec)?;
         for row in open_source(&self.spec)? {
-            let row = row.map_err(Error::from)?;
-            let number = row.number();
-            if self.finished.contains(number) {
+            let Some(row) = unfinished(row, &self.finished)? else {
                 continue;
-            }
+            };
+            let number = row.number();
             let mut outcome = Outcome::new(builder.build(&row)?.custom_id, Ending::Cancelled);
             outcome.provenance.lane = Some(Lane::Realtime);
             outcome.provenance.possibly_paid_attempts =

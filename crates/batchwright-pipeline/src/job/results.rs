@@ -188,10 +188,17 @@ impl Results {
 
 /// Reads on to row number `row`.
 fn input_row(source: &mut Source, row: u64) -> Result<crate::Row> {
-    for read in source {
-        let read = read.map_err(Error::from)?;
-        if read.number() == row {
-            return Ok(read);
+    while let Some(read) = source.next() {
+        match read {
+            Ok(read) if read.number() == row => return Ok(read),
+            // A row that cannot be read has an outcome that says so, and no columns.
+            Err(error) if error.number() == row && !error.ends_source() => {
+                if let Some(header) = source.header() {
+                    return Ok(crate::Row::empty(row, error.line(), header));
+                }
+            }
+            Err(error) if error.ends_source() => return Err(error.into()),
+            _ => {}
         }
     }
     Err(Error::new(

@@ -1,0 +1,849 @@
+//! Every row checked against the vendor's rules before anything is sent for any of them.
+
+use crate::{
+    RowError, Source, VendorRules,
+    job::{Ids, JobSpec, LaneProvider, open_source, request_builder},
+    requests::RequestBuilder,
+    row::Row,
+};
+use batchwright_core::{
+    BatchLimits, Error, ErrorKind, Payload, Request, ResponseFormat, Result, WireId, WirePrefix,
+};
+use batchwright_ledger::RowSet;
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Deserializer, de};
+use serde_json::{Value, value::RawValue};
+use std::{borrow::Cow, collections::BTreeMap, fmt, path::Path};
+
+/// Problems kept with their words; more are counted.
+pub(crate) const NAMED: usize = 100;
+/// Models told apart, and parameters listed; rows may name any.
+const TOLD: usize = 64;
+/// Batches filled at the same time, as the batch lane does it.
+pub(crate) const OPEN_BATCHES: usize = 16;
+/// Schemas remembered as checked: rows of one file nearly always share one.
+const SCHEMAS: usize = 16;
+
+/// A check of a whole input by the code the job itself makes its requests with.
+///
+/// It reads the input once, and once more where ids stand twice; memory does not grow with it. Nothing is sent,
+/// and no key is used.
+#[derive(Debug)]
+pub struct Preflight<'a> {
+    spec: &'a JobSpec,
+    provider: &'a LaneProvider,
+    chunk_rows: Option<u64>,
+    rules: Option<&'static VendorRules>,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct PreflightReport {
+    /// The input, as problems name it.
+    pub input: String,
+    /// Rows of the input, those that cannot be used included.
+    pub rows: u64,
+    /// Rows that cannot be sent.
+    pub bad_rows: u64,
+    /// What is wrong, in the order of the input; those of duplicate ids last. At most 100.
+    pub problems: Vec<Problem>,
+    /// How many problems there are, those without words included.
+    pub problem_count: u64,
+    /// Whether the rest of the input could not be told apart into rows, so that `rows` is no count of all.
+    pub is_cut: bool,
+    /// What rows that can be sent come to, by model; of more than 64 models the rest is under an empty name.
+    pub models: BTreeMap<String, ModelLoad>,
+    /// How many batches they make; `None` on the realtime lane.
+    pub batches: Option<u64>,
+    /// Bytes of all lines of these batches.
+    pub batch_bytes: u64,
+    /// Rows with media, whose tokens nothing here can estimate.
+    pub media_rows: u64,
+    /// Parameters the vendor's documentation does not name, and in how many rows each stands. They are passed
+    /// through; at most 64 are told.
+    pub unknown_parameters: BTreeMap<String, u64>,
+    /// Rows estimated to be longer than their model's context, and the first of them.
+    pub long_rows: u64,
+    /// The number of the first of them, from 1, its line, and about how many tokens it has of how many.
+    pub first_long: Option<(u64, u64, u64, u64)>,
+    /// Whether vendor rules were applied.
+    pub has_rules: bool,
+}
+
+/// What the rows for one model come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ModelLoad {
+    /// Rows.
+    pub rows: u64,
+    /// About how many input tokens: a quarter of the bytes.
+    pub tokens: u64,
+    /// The most tokens all answers may have, where every row says so.
+    pub max_output_tokens: Option<u64>,
+}
+
+/// One thing that is wrong with one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The row's number, counted from 1.
+    pub row: u64,
+    /// The line it begins on, counted from 1.
+    pub line: u64,
+    /// A stable word for what it is about: `unreadable`, `request`, `endpoint`, `parameter`, `range`, `schema`,
+    /// `size` or `duplicate_id`.
+    pub code: &'static str,
+    /// What is wrong and what to do about it, never what the row holds.
+    pub message: String,
+}
+
+/// A row that cannot be sent, with its number from 0 and the id its outcome is kept under.
+pub(crate) struct BadRow {
+    pub(crate) row: u64,
+    pub(crate) custom_id: String,
+    pub(crate) error: Error,
+}
+
+impl<'a> Preflight<'a> {
+    /// A check of the input of `spec` for this provider, by the rules of the vendor itself where they are known.
+    pub fn new(spec: &'a JobSpec, provider: &'a LaneProvider) -> Self {
+        Self {
+            spec,
+            provider,
+            chunk_rows: None,
+            rules: VendorRules::of(&spec.provider),
+        }
+    }
+
+    /// Sets the most rows of a batch, 1 or more; without it as many as the provider takes.
+    #[must_use]
+    pub fn with_chunk_rows(mut self, rows: Option<u64>) -> Self {
+        self.chunk_rows = rows;
+        self
+    }
+
+    /// Sets the vendor's rules; `None` where the server is not the vendor's own, so that none are known.
+    #[must_use]
+    pub fn with_rules(mut self, rules: Option<&'static VendorRules>) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// Reads the input to its end. Blocks. `scratch` is a folder for the hashes of many ids, which are gone
+    /// afterwards.
+    ///
+    /// # Errors
+    /// `ConfigInvalid` where a setting is wrong for every row; `Storage` where the input or `scratch` cannot be
+    /// used. What is wrong with rows is no error but in the report.
+    pub fn run(&self, scratch: &Path) -> Result<PreflightReport> {
+        self.run_with(scratch, &mut |_| Ok(()))
+    }
+
+    /// As [`Preflight::run`], and hands over every row that cannot be sent.
+    pub(crate) fn run_with(
+        &self,
+        scratch: &Path,
+        bad: &mut dyn FnMut(BadRow) -> Result<()>,
+    ) -> Result<PreflightReport> {
+        let source = open_source(self.spec)?;
+        let builder = request_builder(self.spec)?;
+        builder.check(source.header())?;
+        self.check_settings()?;
+        let mut ids = builder
+            .takes_ids(source.header())
+            .then(|| Ids::new(scratch));
+        let mut checker = Checker {
+            rules: self.rules,
+            limits: self.limits(),
+            provider: self.provider,
+            schemas: Schemas::default(),
+            line: Vec::new(),
+        };
+        let mut batches = checker
+            .limits
+            .map(|limits| Batches::new(limits, self.chunk_rows));
+        let mut report = PreflightReport {
+            input: self.spec.input.display().to_string(),
+            has_rules: self.rules.is_some(),
+            ..PreflightReport::default()
+        };
+        for row in source {
+            report.rows += 1;
+            let row = match row {
+                Ok(row) => row,
+                Err(error) => {
+                    report.is_cut |= error.ends_source();
+                    let problem = unreadable(&report.input, error)?;
+                    let bad_row = problem.0.to_bad_row(made_id(problem.0.row - 1), problem.1);
+                    report.note_row([problem.0]);
+                    bad(bad_row)?;
+                    continue;
+                }
+            };
+            let mut faults = Vec::new();
+            let request = match builder.build(&row) {
+                Ok(request) => Some(request),
+                Err(error) => {
+                    faults.push(fault_of(error, "request", row.line())?);
+                    None
+                }
+            };
+            let mut group = None;
+            if let Some(request) = &request {
+                group = checker.check(request, row.number(), &mut faults)?;
+            }
+            let Some(request) = request.filter(|_| faults.is_empty()) else {
+                let id = builder.id_of(&row).unwrap_or_else(|| made_id(row.number()));
+                let problems: Vec<Problem> = faults
+                    .into_iter()
+                    .map(|(code, message)| Problem {
+                        row: row.number() + 1,
+                        line: row.line(),
+                        code,
+                        message,
+                    })
+                    .collect();
+                let bad_row = self.bad_row(&problems, id, row.number());
+                report.note_row(problems);
+                bad(bad_row)?;
+                continue;
+            };
+            if let Some(ids) = &mut ids {
+                ids.add(&request.custom_id, row.number())?;
+            }
+            report.add(&request, &row, self.rules);
+            if let (Some(batches), Some(group)) = (&mut batches, group) {
+                batches.add(group, checker.line.len() as u64);
+            }
+        }
+        if let Some(ids) = ids {
+            let repeated = Repeated::find(ids)?;
+            repeated.tell(self, &builder, &mut report, bad)?;
+        }
+        if let Some(batches) = batches {
+            report.batches = Some(batches.count());
+            report.batch_bytes = batches.bytes;
+        }
+        Ok(report)
+    }
+
+    fn limits(&self) -> Option<&'a BatchLimits> {
+        match self.provider {
+            LaneProvider::Batch(provider) => provider.capability().batch.as_ref(),
+            LaneProvider::Realtime(_) => None,
+        }
+    }
+
+    /// What would be wrong with every row is told once.
+    fn check_settings(&self) -> Result<()> {
+        let Some(rules) = self.rules else {
+            return Ok(());
+        };
+        let mut faults = Vec::new();
+        if let (Some(schema), Some(rules)) = (&self.spec.schema, &rules.schema) {
+            faults = rules.faults(schema);
+        }
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "use the schema: {} cannot hold a model to it:\n  {}",
+            rules.provider,
+            faults.join("\n  ")
+        );
+        Err(Error::new(ErrorKind::ConfigInvalid, message))
+    }
+
+    fn bad_row(&self, problems: &[Problem], custom_id: String, row: u64) -> BadRow {
+        let place = problems
+            .first()
+            .map(|problem| format!("{}:{}", self.spec.input.display(), problem.line))
+            .unwrap_or_default();
+        let words: Vec<&str> = problems.iter().map(|p| p.message.as_str()).collect();
+        let message = format!("{place}: {}", words.join("; "));
+        BadRow {
+            row,
+            custom_id,
+            error: Error::new(ErrorKind::InvalidRequest, message),
+        }
+    }
+}
+
+impl PreflightReport {
+    /// Whether every row can be sent.
+    pub fn is_ok(&self) -> bool {
+        self.problem_count == 0
+    }
+
+    /// Rows that can be sent.
+    pub fn good_rows(&self) -> u64 {
+        self.rows - self.bad_rows
+    }
+
+    /// About how many input tokens all rows that can be sent have together.
+    pub fn tokens(&self) -> u64 {
+        self.models
+            .values()
+            .fold(0, |sum: u64, load| sum.saturating_add(load.tokens))
+    }
+
+    /// The problem as a line for people.
+    pub fn shown<'p>(&'p self, problem: &'p Problem) -> impl fmt::Display + 'p {
+        fmt::from_fn(move |f| write!(f, "{}:{}: {}", self.input, problem.line, problem.message))
+    }
+
+    /// The report as the error that stops a job from being started.
+    pub(crate) fn to_error(&self) -> Error {
+        let mut message = format!("use every row of {}; nothing was sent:", self.input);
+        for problem in &self.problems {
+            message.push_str(&format!("\n  {}", self.shown(problem)));
+        }
+        let more = self.problem_count - self.problems.len() as u64;
+        if more > 0 {
+            message.push_str(&format!("\n  and {more} more"));
+        }
+        Error::new(ErrorKind::InvalidRequest, message)
+    }
+
+    /// Notes what is wrong with one row.
+    fn note_row(&mut self, problems: impl IntoIterator<Item = Problem>) {
+        self.bad_rows += 1;
+        for problem in problems {
+            self.problem_count += 1;
+            if self.problems.len() < NAMED {
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    fn add(&mut self, request: &Request, row: &Row, rules: Option<&VendorRules>) {
+        let tokens = request.estimated_input_tokens();
+        let key = if self.models.len() < TOLD || self.models.contains_key(&request.model) {
+            request.model.as_str()
+        } else {
+            ""
+        };
+        let most = request.sampling.max_output_tokens().map(u64::from);
+        let load = match self.models.get_mut(key) {
+            Some(load) => load,
+            None => self.models.entry(key.to_owned()).or_insert(ModelLoad {
+                max_output_tokens: Some(0),
+                ..ModelLoad::default()
+            }),
+        };
+        load.rows += 1;
+        load.tokens = load.tokens.saturating_add(tokens);
+        load.max_output_tokens = load
+            .max_output_tokens
+            .zip(most)
+            .map(|(sum, most)| sum.saturating_add(most));
+        if has_media(request) {
+            self.media_rows += 1;
+            return;
+        }
+        let Some(rules) = rules else {
+            return;
+        };
+        if let Some(context) = rules.context(&request.model)
+            && tokens > context
+        {
+            self.long_rows += 1;
+            self.first_long
+                .get_or_insert((row.number() + 1, row.line(), tokens, context));
+        }
+        if let Payload::Raw(raw) = &request.payload
+            && let Some((_, known)) = rules
+                .parameters
+                .iter()
+                .find(|(endpoint, _)| *endpoint == raw.endpoint)
+        {
+            let body: Body<'_> = serde_json::from_str(raw.body.get()).unwrap_or_default();
+            for (name, _) in body.0.iter().filter(|(name, _)| !known.contains(&&**name)) {
+                if let Some(rows) = self.unknown_parameters.get_mut(&**name) {
+                    *rows += 1;
+                } else if self.unknown_parameters.len() < TOLD {
+                    self.unknown_parameters.insert(name.to_string(), 1);
+                }
+            }
+        }
+    }
+}
+
+impl Problem {
+    fn to_bad_row(&self, custom_id: String, error: Error) -> BadRow {
+        BadRow {
+            row: self.row - 1,
+            custom_id,
+            error,
+        }
+    }
+}
+
+/// The row, unless it has its outcome: one that cannot be read was given its own before the job began.
+pub(crate) fn unfinished(row: Result<Row, RowError>, finished: &RowSet) -> Result<Option<Row>> {
+    let number = match &row {
+        Ok(row) => row.number(),
+        Err(error) => error.number(),
+    };
+    if finished.contains(number) {
+        return Ok(None);
+    }
+    row.map(Some).map_err(Error::from)
+}
+
+/// The id of a row that brings none.
+fn made_id(row: u64) -> String {
+    format!("row-{}", row + 1)
+}
+
+/// A problem of a row that cannot be read; what is wrong with the disk is not the row's fault.
+fn unreadable(input: &str, error: RowError) -> Result<(Problem, Error)> {
+    if error.error().kind() == ErrorKind::Storage {
+        return Err(error.into());
+    }
+    let place = format!("read {input}, line {}: ", error.line());
+    let message = error.error().message();
+    let problem = Problem {
+        row: error.number() + 1,
+        line: error.line(),
+        code: "unreadable",
+        message: message.strip_prefix(&place).unwrap_or(message).to_owned(),
+    };
+    Ok((problem, error.into()))
+}
+
+/// A word for what it is about, and what is wrong.
+type Fault = (&'static str, String);
+
+/// What is wrong with a row; what is wrong with the disk or the settings is not its fault.
+fn fault_of(error: Error, code: &'static str, line: u64) -> Result<Fault> {
+    if matches!(
+        error.kind(),
+        ErrorKind::Storage | ErrorKind::ConfigInvalid | ErrorKind::Unexpected
+    ) {
+        return Err(error);
+    }
+    let place = format!("make the request of line {line}: ");
+    let message = error.message();
+    let message = message.strip_prefix(&place).unwrap_or(message);
+    Ok((code, message.to_owned()))
+}
+
+/// Rows that may share a batch, by endpoint and model.
+type Group = (String, String);
+
+/// What each request is checked with.
+struct Checker<'a> {
+    rules: Option<&'static VendorRules>,
+    limits: Option<&'a BatchLimits>,
+    provider: &'a LaneProvider,
+    schemas: Schemas,
+    /// The request as a line of a batch.
+    line: Vec<u8>,
+}
+
+impl Checker<'_> {
+    /// Notes what the vendor would refuse; returns where the request goes as a line of a batch, if it can.
+    fn check(
+        &mut self,
+        request: &Request,
+        row: u64,
+        faults: &mut Vec<Fault>,
+    ) -> Result<Option<Group>> {
+        let body = match &request.payload {
+            Payload::Raw(raw) => serde_json::from_str(raw.body.get()).unwrap_or_default(),
+            _ => Body::default(),
+        };
+        self.check_parameters(request, &body, faults);
+        self.check_schemas(request, &body, faults);
+        let LaneProvider::Batch(provider) = self.provider else {
+            return Ok(None);
+        };
+        let endpoint = match provider.endpoint(request) {
+            Ok(endpoint) => endpoint,
+            Err(error) => {
+                faults.push(fault_of(error, "endpoint", 0)?);
+                return Ok(None);
+            }
+        };
+        if let Some(limits) = self.limits {
+            if let Err(error) = limits.check_endpoint(endpoint) {
+                faults.push(fault_of(error, "endpoint", 0)?);
+            }
+            for name in limits.unsupported {
+                let asks = |json: &str| !matches!(json.trim(), "false" | "null");
+                let extra = request.extra.get(*name);
+                if body.get(name).is_some_and(asks)
+                    || extra.is_some_and(|value| asks(&value.to_string()))
+                {
+                    let what = format!("{name} cannot be asked for in a batch; leave it out");
+                    faults.push(("parameter", what));
+                }
+            }
+        }
+        // The same prefix length as every attempt has, so that the line has the length it will have.
+        let id = WireId::new(WirePrefix::of("check", 1, 1), row).to_string();
+        if let Some(limits) = self.limits
+            && !limits.custom_id.allows(&id)
+        {
+            let what = format!("no id of ours obeys the vendor's rule for ids: {id}");
+            return Err(Error::new(ErrorKind::Unexpected, what));
+        }
+        self.line.clear();
+        match provider.encode(request, &id, &mut self.line) {
+            Ok(()) => {}
+            // What was told already need not be told in the provider's words too.
+            Err(_) if !faults.is_empty() => return Ok(None),
+            Err(error) => {
+                faults.push(fault_of(error, "request", 0)?);
+                return Ok(None);
+            }
+        }
+        let Some(limits) = self.limits else {
+            return Ok(None);
+        };
+        let bytes = self.line.len() as u64 + 1;
+        if bytes > limits.max_bytes {
+            let what = format!(
+                "its {bytes} bytes are more than the {} a whole batch may have; make it shorter",
+                limits.max_bytes
+            );
+            faults.push(("size", what));
+        }
+        let model = if limits.one_model {
+            request.model.clone()
+        } else {
+            String::new()
+        };
+        Ok(Some((endpoint.to_owned(), model)))
+    }
+
+    fn check_parameters(&self, request: &Request, body: &Body<'_>, faults: &mut Vec<Fault>) {
+        let Some(rules) = self.rules else {
+            return;
+        };
+        let sampling = &request.sampling;
+        let ours = |name: &str| match name {
+            "temperature" => sampling.temperature(),
+            "top_p" => sampling.top_p(),
+            "frequency_penalty" => sampling.frequency_penalty(),
+            "presence_penalty" => sampling.presence_penalty(),
+            _ => None,
+        };
+        for range in rules.ranges {
+            let (low, high) = (range.low, range.high);
+            let what = if range.whole {
+                "a whole number"
+            } else {
+                "a number"
+            };
+            let is_good = |value: &Value| {
+                value.is_null()
+                    || (value.is_i64() || value.is_u64() || !range.whole && value.is_f64())
+                        && value.as_f64().is_some_and(|v| (low..=high).contains(&v))
+            };
+            let raw = body
+                .get(range.name)
+                .and_then(|json| serde_json::from_str(json).ok());
+            let value = raw
+                .or_else(|| request.extra.get(range.name).cloned())
+                .or_else(|| ours(range.name).map(Value::from));
+            if value.is_some_and(|value| !is_good(&value)) {
+                let what = format!("{} must be {what} from {low} to {high}", range.name);
+                faults.push(("range", what));
+            }
+        }
+        for (name, most) in rules.lists {
+            let given = body
+                .get(name)
+                .and_then(|json| serde_json::from_str::<Vec<de::IgnoredAny>>(json).ok())
+                .map(|list| list.len())
+                .or_else(|| Some(request.extra.get(*name)?.as_array()?.len()))
+                .or_else(|| (*name == "stop").then(|| sampling.stop().len()));
+            if let Some(given) = given.filter(|given| given > most) {
+                let what = format!("{name} has {given} entries, and at most {most} are taken");
+                faults.push(("range", what));
+            }
+        }
+    }
+
+    fn check_schemas(&mut self, request: &Request, body: &Body<'_>, faults: &mut Vec<Fault>) {
+        let Some((rules, schema_rules)) = self.rules.and_then(|r| Some((r, r.schema.as_ref()?)))
+        else {
+            return;
+        };
+        if let Payload::Chat(chat) = &request.payload {
+            // That of the job's own settings was checked once for all rows.
+            if let ResponseFormat::JsonSchema { .. } = chat.response_format {
+                return;
+            }
+        }
+        for place in rules.schema_places {
+            let Some(json) = place.path.first().and_then(|key| body.get(key)) else {
+                continue;
+            };
+            let places = rules
+                .schema_places
+                .iter()
+                .filter(|other| other.path.first() == place.path.first());
+            // Each key is looked through once for all its places.
+            if !std::ptr::eq(place, places.clone().next().unwrap_or(place)) {
+                continue;
+            }
+            for what in self.schemas.faults(json, || {
+                let value: Value = serde_json::from_str(json).unwrap_or_default();
+                let mut found = Vec::new();
+                for place in places {
+                    place.each(&value, &place.path[1..], &mut |schema| {
+                        found.extend(schema_rules.faults(schema));
+                    });
+                }
+                found
+            }) {
+                faults.push(("schema", what));
+            }
+        }
+    }
+}
+
+impl crate::rules::SchemaPlace {
+    /// Visits every enforced schema in `value`, which is below the first key of the path.
+    fn each(&self, value: &Value, path: &[&str], visit: &mut dyn FnMut(&Value)) {
+        match path {
+            [] => {
+                let is_strict = self
+                    .strict
+                    .is_none_or(|key| value.get(key) == Some(&Value::Bool(true)));
+                if let Some(schema) = value.get(self.schema).filter(|_| is_strict) {
+                    visit(schema);
+                }
+            }
+            ["[]", rest @ ..] => {
+                for entry in value.as_array().into_iter().flatten() {
+                    self.each(entry, rest, visit);
+                }
+            }
+            [key, rest @ ..] => {
+                if let Some(value) = value.get(key) {
+                    self.each(value, rest, visit);
+                }
+            }
+        }
+    }
+}
+
+/// What was found in the last few JSON texts that hold schemas, by their hash.
+#[derive(Default)]
+struct Schemas(Vec<([u8; 32], Vec<String>)>);
+
+impl Schemas {
+    fn faults(&mut self, json: &str, look: impl FnOnce() -> Vec<String>) -> Vec<String> {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, json.as_bytes()).as_ref());
+        if let Some((_, faults)) = self.0.iter().find(|(known, _)| *known == hash) {
+            return faults.clone();
+        }
+        let faults = look();
+        if self.0.len() == SCHEMAS {
+            self.0.remove(0);
+        }
+        self.0.push((hash, faults.clone()));
+        faults
+    }
+}
+
+/// The top of a JSON object: its keys, and its values as they are written.
+#[derive(Default)]
+struct Body<'a>(Vec<(Cow<'a, str>, &'a str)>);
+
+impl Body<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.0.iter().find(|(key, _)| key == name)?;
+        Some(value)
+    }
+}
+
+impl<'de> Deserialize<'de> for Body<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> de::Visitor<'de> for Entries {
+            type Value = Body<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Body<'de>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+                    entries.push((key, map.next_value::<&'de RawValue>()?.get()));
+                }
+                Ok(Body(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// Whether there is something in it that is no text.
+fn has_media(request: &Request) -> bool {
+    match &request.payload {
+        Payload::Raw(raw) => {
+            let body = raw.body.get();
+            [
+                "\"image_url\"",
+                "\"input_image\"",
+                "\"input_audio\"",
+                "\"base64\"",
+                "\"file_id\"",
+                "\"file_data\"",
+            ]
+            .iter()
+            .any(|mark| body.contains(mark))
+        }
+        _ => false,
+    }
+}
+
+/// How many batches the rows make, by the rule the batch lane fills them by.
+struct Batches<'a> {
+    limits: &'a BatchLimits,
+    max_requests: u64,
+    /// Rows and bytes of those that are being filled.
+    open: BTreeMap<Group, (u64, u64)>,
+    closed: u64,
+    bytes: u64,
+}
+
+impl<'a> Batches<'a> {
+    fn new(limits: &'a BatchLimits, chunk_rows: Option<u64>) -> Self {
+        Self {
+            limits,
+            max_requests: chunk_rows
+                .unwrap_or(u64::MAX)
+                .clamp(1, limits.max_requests.max(1)),
+            open: BTreeMap::new(),
+            closed: 0,
+            bytes: 0,
+        }
+    }
+
+    fn add(&mut self, group: Group, line: u64) {
+        self.bytes += line + 1;
+        if !self.open.contains_key(&group) && self.open.len() >= OPEN_BATCHES {
+            let fullest = self.open.iter().max_by_key(|(_, (_, bytes))| *bytes);
+            if let Some(fullest) = fullest.map(|(group, _)| group.clone()) {
+                self.open.remove(&fullest);
+                self.closed += 1;
+            }
+        }
+        let (rows, bytes) = self.open.entry(group).or_default();
+        if *rows >= self.max_requests || *bytes + line + 1 > self.limits.max_bytes && *rows > 0 {
+            self.closed += 1;
+            (*rows, *bytes) = (0, 0);
+        }
+        *rows += 1;
+        *bytes += line + 1;
+    }
+
+    fn count(&self) -> u64 {
+        self.closed + self.open.len() as u64
+    }
+}
+
+/// Rows whose id is that of an earlier one.
+struct Repeated {
+    rows: RowSet,
+    /// The first of them, and the row that had the id first.
+    named: BTreeMap<u64, u64>,
+}
+
+impl Repeated {
+    fn find(ids: Ids) -> Result<Self> {
+        let mut found = Self {
+            rows: RowSet::new(),
+            named: BTreeMap::new(),
+        };
+        ids.finish(|first, again| {
+            found.rows.insert(again);
+            found.named.insert(again, first);
+            if found.named.len() > NAMED {
+                found.named.pop_last();
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// Reads the input once more, for the lines and ids of these rows.
+    fn tell(
+        self,
+        preflight: &Preflight<'_>,
+        builder: &RequestBuilder,
+        report: &mut PreflightReport,
+        bad: &mut dyn FnMut(BadRow) -> Result<()>,
+    ) -> Result<()> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let mut lines: BTreeMap<u64, u64> = self.named.values().map(|row| (*row, 0)).collect();
+        let source: Source = open_source(preflight.spec)?;
+        for row in source {
+            let Ok(row) = row else {
+                continue;
+            };
+            if let Some(line) = lines.get_mut(&row.number()) {
+                *line = row.line();
+            }
+            if !self.rows.contains(row.number()) {
+                continue;
+            }
+            // The id itself is not told: it may be a prompt.
+            let message = match self
+                .named
+                .get(&row.number())
+                .and_then(|first| lines.get(first))
+            {
+                Some(first) => format!(
+                    "the id of this row is that of line {first} too; give every row its own"
+                ),
+                None => "the id of this row is that of an earlier one too; give every row its own"
+                    .to_owned(),
+            };
+            let problem = Problem {
+                row: row.number() + 1,
+                line: row.line(),
+                code: "duplicate_id",
+                message,
+            };
+            let id = builder.id_of(&row).unwrap_or_else(|| made_id(row.number()));
+            let problems = [problem];
+            let bad_row = preflight.bad_row(&problems, id, row.number());
+            report.forget(builder, &row);
+            report.note_row(problems);
+            bad(bad_row)?;
+        }
+        Ok(())
+    }
+}
+
+impl PreflightReport {
+    /// Takes a row that will not be sent out of what the rows come to.
+    fn forget(&mut self, builder: &RequestBuilder, row: &Row) {
+        let Ok(request) = builder.build(row) else {
+            return;
+        };
+        let key = if self.models.contains_key(&request.model) {
+            request.model.as_str()
+        } else {
+            ""
+        };
+        if let Some(load) = self.models.get_mut(key) {
+            load.rows = load.rows.saturating_sub(1);
+            load.tokens = load.tokens.saturating_sub(request.estimated_input_tokens());
+            let most = request.sampling.max_output_tokens().map(u64::from);
+            load.max_output_tokens = load
+                .max_output_tokens
+                .zip(most)
+                .map(|(sum, most)| sum.saturating_sub(most));
+        }
+    }
+}
