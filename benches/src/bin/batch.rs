@@ -18,8 +18,8 @@ use std::{
 };
 
 /// What `--limit` checks: the client's peak memory, and by how much it may differ between the smallest and the
-/// largest number of rows. The second is not held yet: 100,000 rows are two chunks and a million are twenty, so
-/// more is on its way at once, which may be why.
+/// largest number of rows. 100,000 rows are two chunks and a million are twenty, so that more transfers are on their
+/// way at once.
 const LIMIT: &str = "batch-memory";
 const PEAK_BYTES: u64 = 150_000_000;
 const GROWTH_BYTES: u64 = 15_000_000;

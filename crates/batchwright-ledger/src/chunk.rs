@@ -379,16 +379,20 @@ impl ChunkRows {
     /// `Storage` where the file cannot be read.
     pub fn load(self) -> Result<RowIds> {
         let mut ids = RowIds::default();
+        // The file was just found to have that many lines.
+        let lines = usize::try_from(self.requests).unwrap_or_default();
+        ids.rows.reserve_exact(lines);
+        ids.ends.reserve_exact(lines);
         let mut sorted = true;
         for pair in self {
             let (row, custom_id) = pair?;
-            sorted &= ids.rows.last().is_none_or(|last| last.0 < row);
-            ids.text.push_str(&custom_id);
-            ids.rows.push((row, ids.text.len()));
+            sorted &= ids.rows.last().is_none_or(|last| *last < row);
+            ids.push(row, &custom_id);
         }
         if !sorted {
             ids.sort();
         }
+        ids.text.shrink_to_fit();
         Ok(ids)
     }
 
@@ -417,12 +421,19 @@ impl fmt::Debug for ChunkRows {
 /// A chunk's rows in memory, by row number: from row to `custom_id`.
 #[derive(Clone, Default)]
 pub struct RowIds {
-    /// Row, and where its id ends in `text`; it begins where the one before ends.
-    rows: Vec<(u64, usize)>,
+    rows: Vec<u64>,
+    /// Where each row's id ends in `text`; it begins where the one before ends.
+    ends: Vec<usize>,
     text: String,
 }
 
 impl RowIds {
+    fn push(&mut self, row: u64, custom_id: &str) {
+        self.text.push_str(custom_id);
+        self.rows.push(row);
+        self.ends.push(self.text.len());
+    }
+
     fn sort(&mut self) {
         let mut pairs: Vec<(u64, String)> = self
             .iter()
@@ -430,16 +441,16 @@ impl RowIds {
             .collect();
         pairs.sort();
         self.rows.clear();
+        self.ends.clear();
         self.text.clear();
         for (row, custom_id) in pairs {
-            self.text.push_str(&custom_id);
-            self.rows.push((row, self.text.len()));
+            self.push(row, &custom_id);
         }
     }
 
     /// The row's place among the chunk's rows, from 0; `None` where the chunk has no such row.
     pub fn position(&self, row: u64) -> Option<usize> {
-        self.rows.binary_search_by_key(&row, |pair| pair.0).ok()
+        self.rows.binary_search(&row).ok()
     }
 
     /// The row's `custom_id`; `None` where the chunk has no such row.
@@ -450,10 +461,14 @@ impl RowIds {
     fn at(&self, position: usize) -> (u64, &str) {
         let start = match position {
             0 => 0,
-            _ => self.rows[position - 1].1,
+            _ => self.ends[position - 1],
         };
-        let (row, end) = self.rows[position];
-        (row, &self.text[start..end])
+        (self.rows[position], &self.text[start..self.ends[position]])
+    }
+
+    /// The rows, ascending.
+    pub fn rows(&self) -> &[u64] {
+        &self.rows
     }
 
     /// Rows and their ids, ascending by row.

@@ -228,7 +228,8 @@ impl Sha256 {
 pub(crate) fn hash(path: &Path, mut reader: impl Read) -> Result<(String, u64, u64)> {
     let mut sha = Sha256::new();
     let (mut bytes, mut lines) = (0, 0);
-    let mut buffer = vec![0; BUFFER_BYTES];
+    // Of any thread of a pool, each of which keeps what it once used.
+    let mut buffer = vec![0; 64 * 1024];
     loop {
         match reader.read(&mut buffer) {
             Ok(0) => return Ok((sha.hex(), bytes, lines)),

@@ -21,11 +21,12 @@ const ENTRY_BYTES: usize = 16;
 /// 256 entries, 4 KiB: rows that are far apart, as those of one model among many, cost little each.
 const PAGE_ROWS: u64 = 256;
 const PAGE_BYTES: usize = PAGE_ROWS as usize * ENTRY_BYTES;
-/// Together 8 MiB, half a million rows that lie together; few in tests, so that pages are written and read.
-const PAGES: usize = if cfg!(test) { 4 } else { 2048 };
+/// Together 2 MiB, 131,072 rows: those of two full chunks, which is what is joined at once. Few in tests, so that
+/// pages are written and read.
+const PAGES: usize = if cfg!(test) { 4 } else { 512 };
 /// Lines read ahead at most, in rows and in bytes: sorted by place, they make long runs.
 const WINDOW_ROWS: usize = 8192;
-const WINDOW_BYTES: usize = 4 * 1024 * 1024;
+const WINDOW_BYTES: usize = 1024 * 1024;
 /// Lines that lie together are read together up to this size.
 const RUN_BYTES: usize = 256 * 1024;
 const OPEN_SEGMENTS: usize = 32;
@@ -202,6 +203,8 @@ impl OutcomeIndex {
         }
         places.sort_unstable_by_key(|(place, _)| (place.segment, place.offset));
         let mut bytes = std::mem::take(&mut self.bytes);
+        // Doubled, it would be held at twice the size.
+        bytes.reserve_exact(total.saturating_sub(bytes.len()));
         bytes.resize(total, 0);
         let mut run = Vec::new();
         let mut rest = places.as_slice();

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 /// Pieces between the network and the disk. On a fast connection a piece grows to 400 KiB, so few are enough to keep
 /// both busy, and many are megabytes for each download.
-const PIECES: usize = 4;
+const PIECES: usize = 1;
 
 /// A whole download in the job's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,7 +199,8 @@ fn write(
     }
     file.set_len(offset).map_err(failed)?;
     let mut sha = Sha256::new();
-    let mut buffer = vec![0; 256 * 1024];
+    let there = usize::try_from(offset).unwrap_or(usize::MAX);
+    let mut buffer = vec![0; there.min(64 * 1024)];
     let mut bytes = 0;
     while bytes < offset {
         let read = file.read(&mut buffer).map_err(failed)?;

@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Bytes read at once.
-const BUFFER_BYTES: usize = 1024 * 1024;
+const BUFFER_BYTES: usize = 256 * 1024;
 /// The longest line; no provider's answer comes near, and a damaged file cannot fill the memory.
 const MAX_LINE_BYTES: usize = 512 * 1024 * 1024;
 

@@ -21,9 +21,10 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
     sync::{Arc, Mutex, PoisonError},
+    thread,
     time::SystemTime,
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Set once every row of the input is in a sealed chunk.
 const SEALED: &str = "sealed";
@@ -36,8 +37,9 @@ const OPEN_CHUNKS: usize = 16;
 /// Sealed chunks that wait for the router.
 const CHUNK_BOUND: usize = 4;
 const EVENT_BOUND: usize = 64;
-/// Merges at the same time: each keeps the ids of a chunk and may meet a long line, and one uses a core.
-const MERGES: usize = 2;
+/// Merges at the same time: each keeps the ids of a chunk and may meet a long line. One keeps up with the one thread
+/// that builds chunks, and so a job of many chunks holds no more than one of two.
+const MERGES: usize = 1;
 /// The longest result line that is looked at; a longer one is set aside (F-107).
 const LINE_CAP: u64 = 64 * 1024 * 1024;
 
@@ -417,8 +419,33 @@ impl ChunkStore for LedgerStore {
             chunk,
             attempt,
         };
-        blocking(move || merging.run(merge)).await
+        on_own_thread(move || merging.run(merge)).await
     }
+}
+
+/// As [`blocking`], on a thread that ends with the work. What a merge allocated stays with its thread's part of the
+/// heap, and the runtime's threads take turns: on those, each of them would come to hold what a merge needs. glibc
+/// gives a new thread the part that an ended one left.
+async fn on_own_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (sender, answer) = oneshot::channel();
+    thread::Builder::new()
+        .name("batchwright-merge".to_owned())
+        .spawn(move || {
+            // Who does not wait any more does not need the answer.
+            drop(sender.send(work()));
+        })
+        .map_err(|error| {
+            Error::new(
+                ErrorKind::Storage,
+                format!("start a thread to read results in: {error}"),
+            )
+            .with_source(error)
+        })?;
+    answer
+        .await
+        .map_err(|_| Error::new(ErrorKind::Unexpected, "reading results panicked"))?
 }
 
 /// The result files kept for a chunk: label and local name, the newest of each label.
@@ -524,8 +551,7 @@ impl Merging {
                 rest,
             } => {
                 let origin = origin.bought(handle, self.attempt);
-                let rows: Vec<u64> = ids.iter().map(|(row, _)| row).collect();
-                let join = || Join::new(provider.as_ref(), self.prefix, &rows, &origin);
+                let join = || Join::new(provider.as_ref(), self.prefix, ids.rows(), &origin);
                 let Some(rest) = rest else {
                     return self.while_lines_may_be_missing(join, visit);
                 };
