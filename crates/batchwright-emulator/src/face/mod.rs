@@ -92,6 +92,8 @@ faces! {
     /// A server that calls itself compatible with OpenAI, with a switch for every way in which such servers were seen
     /// to differ, and Azure's paths.
     Compatible => compatible,
+    /// Anthropic: messages, token counts, models, Message Batches.
+    Anthropic => anthropic,
 }
 
 impl Face {

@@ -1,6 +1,7 @@
 //! The emulator over real sockets.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod anthropic;
 mod client;
 mod compatible;
 mod faults;
