@@ -2,13 +2,13 @@
 //!
 //! What is decided here is pure and tested by table; what waits is one call of the client each.
 
-use crate::client::Client;
+use crate::client::{Client, spelled};
 use crate::convert::{self, Expect, Form, Unanswered, read_answer, write_body};
 use crate::dialect::{Dialect, Paging};
 use crate::error::QUEUE_FULL;
 use crate::wire::{
-    BatchError, BatchErrors, BatchMetadata, BatchObject, CreateBatch, CreateMetadata, FileObject,
-    Page, RequestCounts, ResultLine, RowResponse,
+    BatchError, BatchErrors, BatchMetadata, BatchObject, CreateBatch, CreateMetadata,
+    CreateRefusal, CreatedJob, FileObject, Page, RequestCounts, ResultLine, RowResponse,
 };
 use batchwright_core::{
     BatchCounts, BatchHandle, BatchSnapshot, BatchStatus, BatchSummary, ByteStream, Capability,
@@ -16,12 +16,12 @@ use batchwright_core::{
     Request, Response, Result, ResultFile, RetryClass, SealedBatch, SubmissionTag, SubmitError,
 };
 use batchwright_http::{
-    Asked, Body, ErrorTable, Reply, hollow, redact, submitted,
-    wire::{lenient, line_text, push_text, text},
+    Asked, Body, Reply, hollow, redact, submitted,
+    wire::{lenient, line_text, push_text, some_object, text},
 };
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// The most batches of one page of the list (API reference, `batches/list`, `limit`).
 pub(crate) const LIST_LIMIT: usize = 100;
@@ -29,6 +29,8 @@ pub(crate) const LIST_LIMIT: usize = 100;
 /// upload, which is free.
 pub(crate) const FILES_LIMIT: usize = 1000;
 const MAX_FILE_PAGES: usize = 20;
+/// How long an input that is still looked at is left alone; it takes seconds to minutes.
+const PROCESSING: Duration = Duration::from_secs(10);
 
 // ---- lines ----
 
@@ -61,7 +63,7 @@ pub(crate) fn encode(
     line.extend_from_slice(b"{\"custom_id\":");
     push_text(wire_id, line);
     line.extend_from_slice(b",\"method\":\"POST\",\"url\":");
-    push_text(endpoint, line);
+    push_text(spelled(endpoint, form.dated), line);
     line.extend_from_slice(b",\"body\":");
     let written = write_body(request, form, line);
     match written {
@@ -73,7 +75,7 @@ pub(crate) fn encode(
 
 /// Reads a result line by the vendor's rule: good is no error, a status of 2xx and a body that is an
 /// object; which file it stood in does not matter.
-pub(crate) fn decode(line: &[u8], provider: &Arc<str>, errors: &ErrorTable) -> Option<Outcome> {
+pub(crate) fn decode(line: &[u8], provider: &Arc<str>, dialect: &Dialect) -> Option<Outcome> {
     let (line, whole) = line_text(line)?;
     let line = ResultLine::read(line);
     let custom_id = line.custom_id.as_deref()?.to_owned();
@@ -83,7 +85,7 @@ pub(crate) fn decode(line: &[u8], provider: &Arc<str>, errors: &ErrorTable) -> O
             Ending::Unreadable(unreadable("the line is not UTF-8")),
             None,
         ),
-        None => row_ending(&line, errors),
+        None => row_ending(&line, dialect),
     };
     let mut outcome = Outcome::new(custom_id, name_provider(ending, provider));
     outcome.provenance.provider = Some(provider.clone());
@@ -92,7 +94,8 @@ pub(crate) fn decode(line: &[u8], provider: &Arc<str>, errors: &ErrorTable) -> O
     Some(outcome)
 }
 
-fn row_ending(line: &ResultLine<'_>, errors: &ErrorTable) -> (Ending, Option<Arc<str>>) {
+fn row_ending(line: &ResultLine<'_>, dialect: &Dialect) -> (Ending, Option<Arc<str>>) {
+    let errors = &dialect.errors;
     if let Some(error) = line.error.and_then(|raw| errors.within(raw.get(), &[])) {
         // Never executed: these two words are the row's own, not a fault (F-076, F-078).
         let ending = match error.code() {
@@ -119,7 +122,7 @@ fn row_ending(line: &ResultLine<'_>, errors: &ErrorTable) -> (Ending, Option<Arc
         .and_then(|status| u16::try_from(status).ok());
     match (status, response.body) {
         (Some(status @ 200..=299), Some(body)) => {
-            match read_answer(body.get(), Expect::Any, errors, &[]) {
+            match read_answer(body.get(), Expect::Any, dialect, &[]) {
                 Ok(answer) => {
                     let model = answer.model.as_deref().map(Arc::from);
                     let answer = with_request_id(answer, response.request_id);
@@ -146,7 +149,7 @@ fn row_ending(line: &ResultLine<'_>, errors: &ErrorTable) -> (Ending, Option<Arc
 }
 
 fn with_request_id(mut answer: Response, request_id: Option<String>) -> Response {
-    answer.request_id = request_id;
+    answer.request_id = request_id.or(answer.request_id);
     answer
 }
 
@@ -170,7 +173,7 @@ pub(crate) async fn upload(
     batch: &SealedBatch,
     tag: &SubmissionTag,
 ) -> Result<InputRef> {
-    let form = Upload::new(tag);
+    let form = Upload::new(tag, client.dialect);
     let reply = client.upload(form.content_type(), form.body(batch)).await?;
     let file: FileObject = client.object(&reply)?;
     let id = file.id.filter(|id| !id.is_empty());
@@ -199,7 +202,7 @@ pub(crate) async fn find_upload(
     let mut after: Option<String> = None;
     for _ in 0..MAX_FILE_PAGES {
         let reply = client.list_files(after.as_deref()).await?;
-        let page: Page<'_> = client.object(&reply)?;
+        let page = read_page(client, &reply)?;
         let mut last = None;
         for entry in &page.data {
             let Some(file) = lenient::<FileObject>(Some(entry)) else {
@@ -243,15 +246,23 @@ struct Upload {
 }
 
 impl Upload {
-    fn new(tag: &SubmissionTag) -> Self {
+    fn new(tag: &SubmissionTag, dialect: &Dialect) -> Self {
         // A delimiter begins with CR LF, and no line of ours holds a CR: the file cannot hold one.
         let boundary = format!("batchwright-{tag}");
-        let head = format!(
-            "--{boundary}\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n\
-             --{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{}\"\r\n\
-             Content-Type: application/jsonl\r\n\r\n",
-            filename(tag)
-        );
+        let field = |name: &str, value: &str| {
+            format!(
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+            )
+        };
+        let filename = filename(tag);
+        let mut head = field("purpose", dialect.upload_purpose);
+        if dialect.upload_names_file {
+            head.push_str(&field("file_name", &filename));
+        }
+        head.push_str(&format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{filename}\"\r\n\
+             Content-Type: application/jsonl\r\n\r\n"
+        ));
         let tail = format!("\r\n--{boundary}--\r\n");
         Self {
             boundary,
@@ -279,35 +290,92 @@ pub(crate) async fn submit(
     input: &InputRef,
     tag: &SubmissionTag,
 ) -> Result<BatchHandle, SubmitError> {
+    if client.dialect.input_processed {
+        check_processed(client, input).await?;
+    }
     let tag_text = tag.to_string();
     let create = CreateBatch {
         input_file_id: &input.0,
-        endpoint: &batch.endpoint,
+        endpoint: spelled(&batch.endpoint, client.dated),
         completion_window: &client.window,
-        metadata: CreateMetadata {
+        metadata: client.dialect.metadata.then_some(CreateMetadata {
             batchwright_tag: &tag_text,
             batchwright_job: tag.job(),
-        },
+        }),
     };
     let body = serde_json::to_vec(&create).map_err(|error| {
         SubmitError::NotSent(
             Error::new(ErrorKind::Unexpected, "write the create as JSON").with_source(error),
         )
     })?;
-    submitted(client.create_batch(body).await, batch_id, |reply| {
-        client.refused(Asked::Object, reply)
-    })
-    .map(|id| BatchHandle::new(provider, id, input.clone()))
+    let sent = client.create_batch(body).await.map(with_plain_errors);
+    submitted(sent, batch_id, |reply| client.refused(Asked::Object, reply))
+        .map(|id| BatchHandle::new(provider, id, input.clone()))
 }
 
 fn batch_id(body: &[u8]) -> Option<String> {
-    serde_json::from_slice::<BatchObject<'_>>(body).ok()?.id
+    let within = serde_json::from_slice::<CreatedJob<'_>>(body).ok()?.job;
+    match lenient::<BatchObject<'_>>(within) {
+        Some(job) => job.id,
+        None => serde_json::from_slice::<BatchObject<'_>>(body).ok()?.id,
+    }
+}
+
+/// Azure refuses a create with what elsewhere is `errors` of a failed batch: that as a plain error.
+fn with_plain_errors(reply: Reply) -> Reply {
+    if reply.is_success() {
+        return reply;
+    }
+    let first = serde_json::from_slice::<CreateRefusal<'_>>(&reply.body)
+        .ok()
+        .and_then(|refusal| lenient::<BatchErrors<'_>>(refusal.errors)?.data)
+        .and_then(|errors| Some(format!("{{\"error\":{}}}", errors.first()?.get())));
+    match first {
+        Some(body) => Reply::new(reply.status, reply.headers, body),
+        None => reply,
+    }
+}
+
+/// Refuses a create that the service would refuse, since it still looks at the input (F-086). The create may follow.
+async fn check_processed(client: &Client, input: &InputRef) -> Result<(), SubmitError> {
+    let file = async {
+        let reply = client.get_file(&input.0).await?;
+        client.object::<FileObject>(&reply)
+    };
+    let file = file.await.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => SubmitError::Refused(error),
+        _ => SubmitError::NotSent(error),
+    })?;
+    let status = file.status.unwrap_or_default().to_ascii_lowercase();
+    match &*status {
+        "processed" | "" => Ok(()),
+        "error" | "deleting" | "deleted" => Err(SubmitError::NotSent(Error::new(
+            ErrorKind::InvalidRequest,
+            "create the batch: the service could not read the input",
+        ))),
+        _ => Err(SubmitError::NotSent(
+            Error::new(
+                ErrorKind::Conflict,
+                "create the batch: the service still looks at the input",
+            )
+            .with_class(RetryClass::Rejected)
+            .with_retry_after(PROCESSING),
+        )),
+    }
 }
 
 /// The batch's state.
 pub(crate) async fn status(client: &Client, handle: &BatchHandle) -> Result<BatchSnapshot> {
     let reply = client.get_batch(&handle.id).await?;
-    snapshot(handle, &client.object(&reply)?, client.dialect)
+    // A batch may hold its own `error`, which is no error of the call's.
+    let body = some_object(&reply.body).filter(|_| reply.is_success());
+    let batch = body
+        .and_then(|body| serde_json::from_str::<BatchObject<'_>>(body).ok())
+        .filter(|batch| batch.id.is_some() && batch.status.is_some());
+    match batch {
+        Some(batch) => snapshot(handle, &batch, client.dialect),
+        None => snapshot(handle, &client.object(&reply)?, client.dialect),
+    }
 }
 
 /// Asks for a cancel; that it has ended already is a conflict.
@@ -355,8 +423,18 @@ pub(crate) async fn list_since(
     }
 }
 
+/// A page of a list, or a list alone where the service has no pages.
+fn read_page<'r>(client: &Client, reply: &'r Reply) -> Result<Page<'r>> {
+    let alone = (client.dialect.paging == Paging::Whole && reply.is_success())
+        .then(|| serde_json::from_slice::<Vec<&RawValue>>(&reply.body).ok());
+    match alone.flatten() {
+        Some(data) => Ok(Page::of(data)),
+        None => client.object(reply),
+    }
+}
+
 fn list_page(client: &Client, provider: &str, reply: &Reply) -> Result<ListPage> {
-    let page: Page<'_> = client.object(reply)?;
+    let page = read_page(client, reply)?;
     let batches = page
         .data
         .iter()
@@ -373,6 +451,7 @@ fn list_page(client: &Client, provider: &str, reply: &Reply) -> Result<ListPage>
             page.has_more.unwrap_or(batches.len() >= LIST_LIMIT),
             page.last_id.filter(|id| !id.is_empty()).or(last),
         ),
+        Paging::Whole => (false, None),
         Paging::Cursor => {
             let cursor = page.paging.and_then(|paging| paging.next_cursor);
             let cursor = cursor.filter(|cursor| !cursor.is_empty());
@@ -415,7 +494,7 @@ fn snapshot(
         _ => None,
     };
     snapshot.ended_at = ended;
-    snapshot.faults = faults(batch.errors);
+    snapshot.faults = faults(batch.errors.or(batch.error));
     // The input is still there, and another batch's end makes room (F-010).
     snapshot.queue_full = snapshot.status == BatchStatus::Failed
         && snapshot
@@ -444,7 +523,7 @@ fn snapshot(
         let named = |label: &str| snapshot.files.iter().any(|file| file.label == label);
         (counts.completed > 0 && !named("output")) || (counts.failed > 0 && !named("errors"))
     });
-    snapshot.usage = Some(convert::usage(batch.usage)).filter(|usage| !usage.is_unknown());
+    snapshot.usage = Some(convert::usage(batch.usage, dialect)).filter(|usage| !usage.is_unknown());
     Ok(snapshot)
 }
 

@@ -33,6 +33,12 @@ impl OpenAiBuilder {
         self
     }
 
+    /// Sets the version of Azure's dated APIs, such as `2024-10-21`.
+    pub fn api_version(mut self, version: impl Into<String>) -> Self {
+        self.config.api_version = Some(version.into());
+        self
+    }
+
     /// Names the organization.
     pub fn organization(mut self, organization: impl Into<String>) -> Self {
         self.config.organization = Some(organization.into());
@@ -93,7 +99,8 @@ impl OpenAiBuilder {
     /// # Errors
     /// `ConfigInvalid` where a setting is unusable: a base URL that is none or is plain http, a key no
     /// header can hold, a name that is not of `a-z`, `0-9`, `-` and `_`, a timeout of zero, a certificate that is
-    /// none, the Responses API of a service without it.
+    /// none, the Responses API of a service without it, a window the service does not have, an API version that is
+    /// none or that the service has no use for.
     pub fn build(self) -> Result<OpenAi> {
         let config = self.config;
         if config.attempt_timeout.is_zero() {
@@ -105,7 +112,7 @@ impl OpenAiBuilder {
         // The same rule as where the name is used, so that it cannot be too wide here.
         ModelSpec::new(&config.name, "model")
             .map_err(|error| error.context("check the provider's name"))?;
-        let capability = (config.dialect.capability)();
+        let mut capability = (config.dialect.capability)();
         let has_responses = capability
             .realtime_endpoints
             .iter()
@@ -118,6 +125,12 @@ impl OpenAiBuilder {
                     config.dialect.name
                 ),
             ));
+        }
+        if let Some(batch) = &mut capability.batch {
+            let length = config.dialect.windows.length(&config.completion_window)?;
+            // The one that is taken stands first.
+            batch.windows.retain(|window| *window != length);
+            batch.windows.insert(0, length);
         }
         let client = Client::new(&config)?;
         Ok(OpenAi::assemble(client, config, capability))

@@ -26,6 +26,8 @@ pub(crate) struct Client {
     pub(crate) window: String,
     http: HttpClient,
     base: BaseUrl,
+    /// Whether the paths are those of Azure's dated APIs.
+    pub(crate) dated: bool,
     pub(crate) key: Secret,
     /// Credentials, organization and project: on every call.
     headers: HeaderMap,
@@ -37,16 +39,18 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(config: &OpenAiConfig) -> Result<Self> {
-        let base = BaseUrl::parse(&config.base_url, config.allow_plain_http)?;
+        let base = base_url(config)?;
         let mut headers = HeaderMap::new();
-        let auth = HeaderName::try_from(config.dialect.auth_header).map_err(|_| {
-            Error::new(
-                ErrorKind::ConfigInvalid,
-                "use the key: its header has no valid name",
-            )
-        })?;
-        let key = config.api_key.header_value(config.dialect.auth_prefix)?;
-        headers.insert(auth, key);
+        if config.dialect.key_needed || !config.api_key.expose().is_empty() {
+            let auth = HeaderName::try_from(config.dialect.auth_header).map_err(|_| {
+                Error::new(
+                    ErrorKind::ConfigInvalid,
+                    "use the key: its header has no valid name",
+                )
+            })?;
+            let key = config.api_key.header_value(config.dialect.auth_prefix)?;
+            headers.insert(auth, key);
+        }
         for (name, value) in [
             ("openai-organization", &config.organization),
             ("openai-project", &config.project),
@@ -67,6 +71,7 @@ impl Client {
             window: config.completion_window.clone(),
             http: config.http.clone().build()?,
             inference: [join(CHAT_COMPLETIONS)?, join(RESPONSES)?, join(EMBEDDINGS)?],
+            dated: config.api_version.is_some(),
             headers,
             key: config.api_key.clone(),
             answer: Limits::answer().within(config.attempt_timeout),
@@ -79,11 +84,18 @@ impl Client {
     pub(crate) async fn infer(
         &self,
         endpoint: &str,
+        model: &str,
         body: Vec<u8>,
         timeout: Option<Duration>,
     ) -> Result<Reply> {
         let known = self.inference.iter().find(|(known, _)| *known == endpoint);
         let url = match known {
+            // Only these take the deployment's name from the body.
+            _ if self.dated && endpoint != RESPONSES => {
+                let path = below_version(endpoint)?.split('/');
+                let segments: Vec<_> = ["deployments", model].into_iter().chain(path).collect();
+                self.base.join_segments(&segments)?
+            }
             Some((_, url)) => url.clone(),
             None => self.base.join(below_version(endpoint)?)?,
         };
@@ -97,7 +109,10 @@ impl Client {
             Error::new(ErrorKind::Unexpected, "name the form's boundary").with_source(error)
         })?;
         let call = self
-            .with_headers(Call::post("store the input", self.url(&["files"])?))
+            .with_headers(Call::post(
+                "store the input",
+                self.url(self.dialect.upload_path)?,
+            ))
             .header(CONTENT_TYPE, content_type)
             .limits(Limits::upload());
         self.http.send(call.body(body)).await
@@ -106,12 +121,20 @@ impl Client {
     /// Stored inputs, newest first.
     pub(crate) async fn list_files(&self, after: Option<&str>) -> Result<Reply> {
         let mut url = self.url(&["files"])?;
-        url.query_pairs_mut()
-            .append_pair("purpose", "batch")
-            .append_pair("order", "desc")
-            .append_pair("limit", &FILES_LIMIT.to_string())
-            .extend_pairs(after.map(|after| ("after", after)));
+        // Without pages nothing is known of filters either.
+        if self.dialect.paging != Paging::Whole {
+            url.query_pairs_mut()
+                .append_pair("purpose", self.dialect.upload_purpose)
+                .append_pair("order", "desc")
+                .append_pair("limit", &FILES_LIMIT.to_string())
+                .extend_pairs(after.map(|after| ("after", after)));
+        }
         self.read("list the stored inputs", url).await
+    }
+
+    pub(crate) async fn get_file(&self, id: &str) -> Result<Reply> {
+        self.read("read the input's state", self.url(&["files", id])?)
+            .await
     }
 
     pub(crate) async fn delete_file(&self, id: &str) -> Result<Reply> {
@@ -146,8 +169,8 @@ impl Client {
         url.query_pairs_mut()
             .append_pair("limit", &LIST_LIMIT.to_string())
             .extend_pairs(after.map(|after| match self.dialect.paging {
-                Paging::After => ("after", after),
                 Paging::Cursor => ("cursor", after),
+                Paging::After | Paging::Whole => ("after", after),
             }));
         self.read("list the batches", url).await
     }
@@ -160,7 +183,13 @@ impl Client {
 
     /// The error of a reply that is no success.
     pub(crate) fn refused(&self, asked: Asked, reply: &Reply) -> Error {
-        self.dialect.errors.of_reply(asked, reply, &[&self.key])
+        let error = self.dialect.errors.of_reply(asked, reply, &[&self.key]);
+        let mut beginnings = self.dialect.bad_key.iter();
+        if reply.status != 400 || !beginnings.any(|words| error.message().starts_with(words)) {
+            return error;
+        }
+        let refused = Error::new(ErrorKind::Unauthenticated, error.message()).with_status(400);
+        reply.hints_by(self.dialect.errors.hints()).apply(refused)
     }
 
     /// The object a successful answer holds.
@@ -182,6 +211,39 @@ impl Client {
         // A clone has no room, and what the layers below add would let it grow step by step.
         call.headers.reserve(ADDED_HEADERS);
         call
+    }
+}
+
+/// The base URL: with an API version that of the dated API, whose paths have none and whose queries have this one.
+fn base_url(config: &OpenAiConfig) -> Result<BaseUrl> {
+    let invalid = |message: String| Err(Error::new(ErrorKind::ConfigInvalid, message));
+    let Some(version) = &config.api_version else {
+        return BaseUrl::parse(&config.base_url, config.allow_plain_http);
+    };
+    if config.dialect.api_version_var.is_none() {
+        return invalid(format!(
+            "use the API version: {} has none",
+            config.dialect.name
+        ));
+    }
+    let version = version.trim();
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    if version.is_empty() || !version.bytes().all(word) {
+        return invalid("use the API version: it is no such word as 2024-10-21".to_owned());
+    }
+    let url = config.base_url.trim().trim_end_matches('/');
+    let url = url.strip_suffix("/v1").unwrap_or(url);
+    BaseUrl::parse(
+        &format!("{url}?api-version={version}"),
+        config.allow_plain_http,
+    )
+}
+
+/// The endpoint as lines and creates spell it: the dated APIs leave the version out.
+pub(crate) fn spelled(endpoint: &str, dated: bool) -> &str {
+    match endpoint.strip_prefix("/v1") {
+        Some(rest) if dated && rest.starts_with('/') => rest,
+        _ => endpoint,
     }
 }
 

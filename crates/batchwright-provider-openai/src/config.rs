@@ -29,6 +29,9 @@ pub struct OpenAiConfig {
     /// The URL that ends in the version. Default: the dialect's; regional hosts such as
     /// `https://eu.api.openai.com/v1` are set instead of it.
     pub base_url: String,
+    /// The version of Azure's dated APIs, such as `2024-10-21`; its paths are then those of deployments. Default
+    /// none, which is Azure's v1 API and everybody else's.
+    pub api_version: Option<String>,
     /// The organization, where a key reaches several. Default: the key's own.
     pub organization: Option<String>,
     /// The project, where a key reaches several. Default: the key's own. Files and batches belong to a
@@ -45,7 +48,7 @@ pub struct OpenAiConfig {
     /// 600 s as in the vendor's own client; flex wants 900 s.
     pub attempt_timeout: Duration,
     /// How connections are made and how many calls are under way at once. Default: that of
-    /// `batchwright-http`, with 256 calls.
+    /// `batchwright-http`, with as many calls as the dialect says, 256 for OpenAI.
     pub http: HttpClientBuilder,
     /// Whether plain http is allowed to hosts other than this machine, where key and prompts travel in
     /// clear text (F-196). Default no.
@@ -64,13 +67,14 @@ impl OpenAiConfig {
             dialect,
             api_key: Secret::new(api_key.into()),
             base_url: dialect.base_url.to_owned(),
+            api_version: None,
             organization: None,
             project: None,
             chat_api: ChatApi::default(),
             name: dialect.name.to_owned(),
             completion_window: dialect.window.to_owned(),
             attempt_timeout: Duration::from_secs(600),
-            http: HttpClient::builder(),
+            http: HttpClient::builder().max_in_flight(dialect.max_in_flight),
             allow_plain_http: false,
         }
     }
@@ -78,7 +82,7 @@ impl OpenAiConfig {
     /// OpenAI's settings that stand in `pairs`, such as `std::env::vars()`; an empty value counts as unset.
     ///
     /// # Errors
-    /// `ConfigInvalid` where the key is missing.
+    /// `ConfigInvalid` where the key is missing, or a base URL that only the customer knows.
     pub fn from_env<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Result<Self>
     where
         K: AsRef<str>,
@@ -108,6 +112,7 @@ impl OpenAiConfig {
                 dialect.base_url_var,
                 dialect.organization_var,
                 dialect.project_var,
+                dialect.api_version_var,
             ];
             let slot = slots.iter().position(|slot| *slot == name);
             if !is_key && slot.is_none() {
@@ -122,18 +127,31 @@ impl OpenAiConfig {
                     config.api_key = Secret::new(value);
                     has_key = true;
                 }
-                Some(0) => config.base_url = value,
+                Some(0) => config.base_url = with_path(value, dialect.base_path),
                 Some(1) => config.organization = Some(value),
-                _ => config.project = Some(value),
+                Some(2) => config.project = Some(value),
+                _ => config.api_version = Some(value),
             }
         }
-        if has_key {
-            return Ok(config);
+        let missing = |what: &str, variable: &str| {
+            let message = format!("find the {what}: set {variable}");
+            Err(Error::new(ErrorKind::ConfigInvalid, message))
+        };
+        match dialect.base_url_var {
+            _ if dialect.key_needed && !has_key => missing("API key", dialect.key_var),
+            Some(variable) if config.base_url.is_empty() => missing("base URL", variable),
+            _ => Ok(config),
         }
-        Err(Error::new(
-            ErrorKind::ConfigInvalid,
-            format!("find the API key: set {}", dialect.key_var),
-        ))
+    }
+}
+
+/// A base URL with what its vendor leaves out of the variable.
+fn with_path(url: String, path: &str) -> String {
+    let bare = url.trim().trim_end_matches('/');
+    if bare.ends_with(path) {
+        bare.to_owned()
+    } else {
+        format!("{bare}{path}")
     }
 }
 
@@ -145,6 +163,7 @@ impl fmt::Debug for OpenAiConfig {
         f.debug_struct("OpenAiConfig")
             .field("name", &self.name)
             .field("base_url", &base_url)
+            .field("api_version", &self.api_version)
             .field("organization", &self.organization)
             .field("project", &self.project)
             .field("chat_api", &self.chat_api)

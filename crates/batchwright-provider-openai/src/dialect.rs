@@ -2,9 +2,11 @@
 
 use crate::convert::{CHAT_COMPLETIONS, EMBEDDINGS, RESPONSES};
 use crate::error::ERRORS;
-use batchwright_core::{BatchLimits, BatchStatus, Capability, IdRule, ListMatch};
-use batchwright_http::ErrorTable;
-use std::time::Duration;
+use batchwright_core::{
+    BatchLimits, BatchStatus, Capability, Error, ErrorKind, IdRule, ListMatch, Result,
+};
+use batchwright_http::{CodeRow, ErrorTable};
+use std::{fmt, time::Duration};
 
 /// A service that speaks OpenAI's protocol. [`Dialect::OPENAI`] is the vendor itself; a preset starts from
 /// [`Dialect::new`] and sets what differs:
@@ -12,7 +14,7 @@ use std::time::Duration;
 /// ```
 /// use batchwright_core::{Capability, ErrorKind, RetryClass};
 /// use batchwright_http::ErrorTable;
-/// use batchwright_provider_openai::{Dialect, OpenAi, OpenAiConfig, Paging};
+/// use batchwright_provider_openai::{Dialect, OpenAi, OpenAiConfig, Paging, Windows};
 ///
 /// fn capability() -> Capability {
 ///     let mut capability = Capability::default();
@@ -26,6 +28,7 @@ use std::time::Duration;
 ///     let mut acme = Dialect::new("acme", "https://api.acme.example/v1", "ACME_API_KEY", capability);
 ///     acme.errors = ERRORS;
 ///     acme.window = "7d";
+///     acme.windows = Windows::Of(&["24h", "7d"]);
 ///     acme.paging = Paging::Cursor;
 ///     acme
 /// };
@@ -37,12 +40,21 @@ use std::time::Duration;
 pub struct Dialect {
     /// The provider's name in results, prices, handles and errors: of `a-z`, `0-9`, `-` and `_`.
     pub name: &'static str,
-    /// The URL that ends in the version.
+    /// The URL that ends in the version; empty where each customer has their own.
     pub base_url: &'static str,
     /// The environment variable that holds the key.
     pub key_var: &'static str,
+    /// Whether there is no service without a key. Default yes. Where a key may be left out and is, no key's
+    /// header is sent.
+    pub key_needed: bool,
     /// The environment variable that holds another base URL, if any.
     pub base_url_var: Option<&'static str>,
+    /// What the vendor leaves out of that variable: added to its value where the value does not end in it.
+    /// Default nothing.
+    pub base_path: &'static str,
+    /// The environment variable that holds an API version, if any. One that is set makes the paths those of
+    /// Azure's dated APIs: the model in the path of direct calls, and no `/v1` anywhere.
+    pub api_version_var: Option<&'static str>,
     /// The environment variable that names the organization, if any.
     pub organization_var: Option<&'static str>,
     /// The environment variable that names the project, if any.
@@ -57,6 +69,8 @@ pub struct Dialect {
     pub errors: ErrorTable,
     /// The window a batch is created with where the settings name none. Default `24h`.
     pub window: &'static str,
+    /// The windows there are. Default `24h` alone.
+    pub windows: Windows,
     /// Words for a batch's state beside OpenAI's eight, in lower case; others are no end (F-056).
     pub statuses: &'static [(&'static str, BatchStatus)],
     /// How its list of batches goes on. Default [`Paging::After`].
@@ -68,6 +82,80 @@ pub struct Dialect {
     /// anything is sent. Known are `seed`, `stop`, `frequency_penalty`, `presence_penalty`, `reasoning_effort`
     /// and whatever comes as an extra field.
     pub refused: &'static [&'static str],
+    /// Ends of a choice that are faults of the service and no answers, in its spelling.
+    pub failed_finishes: &'static [CodeRow],
+    /// Beginnings of a 400's message that mean the key is wrong, where no code says so.
+    pub bad_key: &'static [&'static str],
+    /// Whether reasoning tokens are counted beside the output instead of within it. Default no.
+    pub reasoning_apart: bool,
+    /// The path of uploads. Default `files`.
+    pub upload_path: &'static [&'static str],
+    /// The purpose of a batch's input. Default `batch`.
+    pub upload_purpose: &'static str,
+    /// Whether the form of an upload has the file's name as a field of its own. Default no.
+    pub upload_names_file: bool,
+    /// Whether a batch can be created only once its input is `processed`, which its file object says. Default no.
+    pub input_processed: bool,
+    /// Whether a batch keeps metadata, and with it our tag. Default yes; where not, none is sent.
+    pub metadata: bool,
+    /// HTTP calls under way at once. Default 256; a server on one's own machine does few at a time.
+    pub max_in_flight: usize,
+}
+
+/// The windows a batch may be created with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Windows {
+    /// These words: a whole number of hours (`24h`) or days (`7d`).
+    Of(&'static [&'static str]),
+    /// Any whole number of hours or days from the first to the second.
+    Between(Duration, Duration),
+}
+
+impl Windows {
+    /// How long a window is.
+    ///
+    /// # Errors
+    /// `ConfigInvalid` where it is none of these.
+    pub fn length(&self, window: &str) -> Result<Duration> {
+        let length = hours(window);
+        let known = match self {
+            Self::Of(words) => words.contains(&window),
+            Self::Between(least, most) => length.is_some_and(|it| (*least..=*most).contains(&it)),
+        };
+        length.filter(|_| known).ok_or_else(|| {
+            Error::new(
+                ErrorKind::ConfigInvalid,
+                format!("use the completion window {window:?}: only {self} can be had"),
+            )
+        })
+    }
+}
+
+impl fmt::Display for Windows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Of(words) => f.write_str(&words.join(", ")),
+            Self::Between(least, most) => {
+                let hours = |it: &Duration| it.as_secs() / 3600;
+                write!(f, "{}h to {}h", hours(least), hours(most))
+            }
+        }
+    }
+}
+
+/// `24h` or `7d`.
+fn hours(window: &str) -> Option<Duration> {
+    let (number, hours) = match window.strip_suffix('h') {
+        Some(number) => (number, 1),
+        None => (window.strip_suffix('d')?, 24),
+    };
+    // `parse` would take a sign.
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let hours = number.parse::<u64>().ok()?.checked_mul(hours)?;
+    Some(Duration::from_secs(hours.checked_mul(3600)?))
 }
 
 /// How a list of batches goes on.
@@ -79,6 +167,8 @@ pub enum Paging {
     After,
     /// `cursor=<paging.next_cursor>`, while there is one.
     Cursor,
+    /// No pages: everything at once, as a list alone or within an object.
+    Whole,
 }
 
 impl Dialect {
@@ -107,7 +197,10 @@ impl Dialect {
             name,
             base_url,
             key_var,
+            key_needed: true,
             base_url_var: None,
+            base_path: "",
+            api_version_var: None,
             organization_var: None,
             project_var: None,
             auth_header: "authorization",
@@ -115,11 +208,31 @@ impl Dialect {
             capability,
             errors: ERRORS,
             window: "24h",
+            windows: Windows::Of(&["24h"]),
             statuses: &[],
             paging: Paging::After,
             max_tokens: "max_completion_tokens",
             refused: &[],
+            failed_finishes: &[],
+            bad_key: &[],
+            reasoning_apart: false,
+            upload_path: &["files"],
+            upload_purpose: "batch",
+            upload_names_file: false,
+            input_processed: false,
+            metadata: true,
+            max_in_flight: 256,
         }
+    }
+
+    /// Whether it answers direct calls.
+    pub fn has_realtime(&self) -> bool {
+        !(self.capability)().realtime_endpoints.is_empty()
+    }
+
+    /// Whether it takes batches.
+    pub fn has_batch(&self) -> bool {
+        (self.capability)().batch.is_some()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod config;
 mod dialect;
+mod preset;
 
 mod builder;
 mod provider;
@@ -18,5 +19,6 @@ mod error;
 
 pub use builder::OpenAiBuilder;
 pub use config::{ChatApi, OpenAiConfig};
-pub use dialect::{Dialect, Paging};
+pub use dialect::{Dialect, Paging, Windows};
+pub use preset::PRESETS;
 pub use provider::OpenAi;

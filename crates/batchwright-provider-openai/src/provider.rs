@@ -65,6 +65,7 @@ impl OpenAi {
             api: config.chat_api,
             max_tokens: config.dialect.max_tokens,
             refused: config.dialect.refused,
+            dated: config.api_version.is_some(),
         }
     }
 
@@ -154,7 +155,7 @@ impl BatchProvider for OpenAi {
     }
 
     fn decode(&self, line: &[u8]) -> Option<Outcome> {
-        batch::decode(line, &self.0.name, &self.0.config.dialect.errors)
+        batch::decode(line, &self.0.name, self.0.config.dialect)
     }
 
     async fn cancel(&self, batch: &BatchHandle) -> Result<()> {

@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::convert::{self, Expect, Form};
 use batchwright_core::{CallOptions, Request, Response, Result};
-use batchwright_http::{Asked, Reply};
+use batchwright_http::{Asked, Reply, hollow};
 use serde_json::value::RawValue;
 
 /// One attempt at an answer.
@@ -16,9 +16,16 @@ pub(crate) async fn answer(
     let endpoint = convert::endpoint(request, form.api)?;
     let mut body = Vec::with_capacity(size_hint(request));
     convert::write_body(request, form, &mut body)?;
-    let reply = client.infer(endpoint, body, call.timeout).await?;
+    let reply = client
+        .infer(endpoint, &request.model, body, call.timeout)
+        .await?;
     if !reply.is_success() {
         return Err(client.refused(Asked::Inference, &reply));
+    }
+    // Groq documents it: only a part of the answer came.
+    if reply.status == 206 {
+        let error = hollow("read the answer: the service says that it is not whole");
+        return Err(error.with_status(206));
     }
     read_reply(client, &reply, Expect::of(request))
 }
@@ -30,13 +37,12 @@ fn size_hint(request: &Request) -> usize {
 }
 
 fn read_reply(client: &Client, reply: &Reply, expect: Expect) -> Result<Response> {
-    let errors = &client.dialect.errors;
-    let hints = reply.hints_by(errors.hints());
+    let hints = reply.hints_by(client.dialect.errors.hints());
     let raw = serde_json::from_slice::<Box<RawValue>>(&reply.body).ok();
     let body = raw.as_deref().map_or("", RawValue::get);
-    match convert::read_answer(body, expect, errors, &[&client.key]) {
+    match convert::read_answer(body, expect, client.dialect, &[&client.key]) {
         Ok(mut response) => {
-            response.request_id = hints.request_id;
+            response.request_id = hints.request_id.or(response.request_id);
             response.rate_limit = hints.rate_limit;
             response.raw = raw;
             Ok(response)

@@ -139,7 +139,8 @@ pub(crate) struct CreateBatch<'a> {
     pub(crate) input_file_id: &'a str,
     pub(crate) endpoint: &'a str,
     pub(crate) completion_window: &'a str,
-    pub(crate) metadata: CreateMetadata<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metadata: Option<CreateMetadata<'a>>,
 }
 
 #[derive(Serialize)]
@@ -177,6 +178,27 @@ pub(crate) struct Answer<'a> {
     pub(crate) results: Option<Vec<IgnoredAny>>,
     #[serde(default, borrow)]
     pub(crate) usage: Option<&'a RawValue>,
+    /// Groq's own.
+    #[serde(default, borrow)]
+    pub(crate) x_groq: Option<&'a RawValue>,
+}
+
+/// What Groq says beside the answer.
+#[derive(Default, Deserialize)]
+pub(crate) struct XGroq<'a> {
+    #[serde(default, deserialize_with = "word")]
+    pub(crate) id: Option<String>,
+    #[serde(default, borrow)]
+    pub(crate) usage: Option<&'a RawValue>,
+}
+
+/// Which of Groq's memories prompt tokens were read from.
+#[derive(Default, Deserialize)]
+pub(crate) struct XGroqUsage {
+    #[serde(default, deserialize_with = "count")]
+    pub(crate) dram_cached_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "count")]
+    pub(crate) sram_cached_tokens: Option<u64>,
 }
 
 /// The error alone, for an answer whose other fields cannot be read.
@@ -300,6 +322,9 @@ pub(crate) struct UsageWire<'a> {
     pub(crate) input_tokens_details: Option<&'a RawValue>,
     #[serde(default, borrow)]
     pub(crate) output_tokens_details: Option<&'a RawValue>,
+    /// DeepSeek's name for cached prompt tokens.
+    #[serde(default, deserialize_with = "count")]
+    pub(crate) prompt_cache_hit_tokens: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -321,6 +346,8 @@ pub(crate) struct FileObject {
     pub(crate) bytes: Option<u64>,
     #[serde(default, deserialize_with = "word")]
     pub(crate) filename: Option<String>,
+    #[serde(default, deserialize_with = "word")]
+    pub(crate) status: Option<String>,
 }
 
 /// A page of a list. Its entries are read one by one, so that one odd entry is seen as such.
@@ -336,11 +363,37 @@ pub(crate) struct Page<'a> {
     pub(crate) paging: Option<PagingWire>,
 }
 
+impl<'a> Page<'a> {
+    /// A list that comes alone.
+    pub(crate) fn of(data: Vec<&'a RawValue>) -> Self {
+        Self {
+            data,
+            has_more: None,
+            last_id: None,
+            paging: None,
+        }
+    }
+}
+
 /// How a list with cursors goes on.
 #[derive(Deserialize)]
 pub(crate) struct PagingWire {
     #[serde(default, deserialize_with = "word")]
     pub(crate) next_cursor: Option<String>,
+}
+
+/// The answer to a creation at Together: the batch is within.
+#[derive(Deserialize)]
+pub(crate) struct CreatedJob<'a> {
+    #[serde(default, borrow)]
+    pub(crate) job: Option<&'a RawValue>,
+}
+
+/// A create that was validated at once and refused.
+#[derive(Deserialize)]
+pub(crate) struct CreateRefusal<'a> {
+    #[serde(default, borrow)]
+    pub(crate) errors: Option<&'a RawValue>,
 }
 
 /// A batch.
@@ -358,6 +411,9 @@ pub(crate) struct BatchObject<'a> {
     pub(crate) error_file_id: Option<String>,
     #[serde(default, borrow)]
     pub(crate) errors: Option<&'a RawValue>,
+    /// Together's form of it: one text.
+    #[serde(default, borrow)]
+    pub(crate) error: Option<&'a RawValue>,
     #[serde(default, deserialize_with = "instant")]
     pub(crate) created_at: Option<Timestamp>,
     #[serde(default, deserialize_with = "instant")]

@@ -13,11 +13,12 @@ fn form(api: ChatApi) -> Form {
         api,
         max_tokens: OPENAI.max_tokens,
         refused: OPENAI.refused,
+        dated: false,
     }
 }
 
 fn decode(line: &[u8], provider: &Arc<str>) -> Option<Outcome> {
-    super::decode(line, provider, &OPENAI.errors)
+    super::decode(line, provider, &OPENAI)
 }
 
 fn encode(request: &Request, api: ChatApi, wire_id: &str, line: &mut Vec<u8>) -> Result<()> {
@@ -595,7 +596,7 @@ fn a_form_wraps_the_lines_and_nothing_else() {
     let tag = SubmissionTag::new("job", 2, 1, "rnd").unwrap();
     let lines = SealedBody::Memory(Bytes::from_static(b"{}\n{}\n"));
     let batch = SealedBatch::new(lines, 6, 2, "/v1/responses", "m");
-    let form = Upload::new(&tag);
+    let form = Upload::new(&tag, &OPENAI);
     assert_eq!(
         form.content_type(),
         "multipart/form-data; boundary=batchwright-bw1-job-2-1-rnd"

@@ -22,6 +22,8 @@ pub(crate) struct Form {
     pub(crate) max_tokens: &'static str,
     /// Fields the service refuses or ignores.
     pub(crate) refused: &'static [&'static str],
+    /// Whether a line's endpoint is without its version.
+    pub(crate) dated: bool,
 }
 
 /// The most stop texts the API takes (API reference, `chat/completions`, `stop`).

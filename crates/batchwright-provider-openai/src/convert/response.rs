@@ -1,14 +1,15 @@
 //! OpenAI's answers in core's words: every inference endpoint's, read by the fields it has.
 
+use crate::dialect::Dialect;
 use crate::wire::{
     Answer, AnswerPart, AnswerToolCall, Choice, Datum, Envelope, IncompleteDetails, OutputItem,
-    UsageDetails, UsageWire,
+    UsageDetails, UsageWire, XGroq, XGroqUsage,
 };
 use batchwright_core::{
     Error, FinishReason, Part, Payload, Request, Response, Thinking, ToolCall, Usage,
 };
 use batchwright_http::{
-    ErrorTable, Secret, hollow,
+    Secret, hollow,
     wire::{lenient, some_text, text},
 };
 use serde_json::value::RawValue;
@@ -63,9 +64,10 @@ impl Unanswered {
 pub(crate) fn read_answer(
     body: &str,
     expect: Expect,
-    errors: &ErrorTable,
+    dialect: &Dialect,
     secrets: &[&Secret],
 ) -> Result<Response, Unanswered> {
+    let errors = &dialect.errors;
     if !body.trim_start().starts_with('{') {
         return Err(nothing("read the answer: it is not a JSON object"));
     }
@@ -89,10 +91,15 @@ pub(crate) fn read_answer(
         return Err(Unanswered::Said(error));
     }
     let mut response = Response::default();
-    response.usage = usage(answer.usage);
+    response.usage = usage(answer.usage, dialect);
+    let groq: XGroq<'_> = lenient(answer.x_groq).unwrap_or_default();
+    response.request_id = groq.id;
+    if response.usage.cache_read_input_tokens.is_none() {
+        response.usage.cache_read_input_tokens = cached_by_groq(groq.usage);
+    }
     let read = match (expect, answer.choices, answer.output, answer.data) {
         (Expect::Chat | Expect::Any, Some(choices), _, _) => {
-            read_choices(choices, errors, secrets, &mut response)
+            read_choices(choices, dialect, secrets, &mut response)
         }
         (Expect::Chat | Expect::Any, None, Some(output), _) => read_output(
             output,
@@ -138,7 +145,7 @@ fn keep_raw(body: &str, response: &mut Response) -> Result<(), Unanswered> {
 
 fn read_choices(
     choices: Vec<Choice<'_>>,
-    errors: &ErrorTable,
+    dialect: &Dialect,
     secrets: &[&Secret],
     response: &mut Response,
 ) -> Result<(), Unanswered> {
@@ -148,8 +155,17 @@ fn read_choices(
     };
     if let Some(error) = choice
         .error
-        .and_then(|raw| errors.within(raw.get(), secrets))
+        .and_then(|raw| dialect.errors.within(raw.get(), secrets))
     {
+        return Err(Unanswered::Said(error));
+    }
+    let failed = dialect
+        .failed_finishes
+        .iter()
+        .find(|(word, ..)| choice.finish_reason.as_deref() == Some(word));
+    if let Some(&(word, kind, class)) = failed {
+        let message = format!("read the answer: it broke off with {word}");
+        let error = Error::new(kind, message).with_class(class).with_code(word);
         return Err(Unanswered::Said(error));
     }
     response.finish_reason = choice.finish_reason.map(finish_reason);
@@ -325,7 +341,7 @@ fn read_vectors(
 }
 
 /// Reads counters of either API; what is absent or odd is unknown (F-057, F-066).
-pub(crate) fn usage(raw: Option<&RawValue>) -> Usage {
+pub(crate) fn usage(raw: Option<&RawValue>, dialect: &Dialect) -> Usage {
     let wire: UsageWire<'_> = lenient(raw).unwrap_or_default();
     let details = |a: Option<&RawValue>, b: Option<&RawValue>| -> UsageDetails {
         lenient(a.or(b)).unwrap_or_default()
@@ -335,8 +351,25 @@ pub(crate) fn usage(raw: Option<&RawValue>) -> Usage {
     let mut usage = Usage::default();
     usage.input_tokens = wire.prompt_tokens.or(wire.input_tokens);
     usage.output_tokens = wire.completion_tokens.or(wire.output_tokens);
-    usage.cache_read_input_tokens = input.cached_tokens;
+    usage.cache_read_input_tokens = input.cached_tokens.or(wire.prompt_cache_hit_tokens);
     usage.cache_creation_input_tokens = input.cache_write_tokens;
     usage.reasoning_tokens = output.reasoning_tokens;
+    // Core counts them within the output.
+    if let (true, Some(said), Some(thought)) = (
+        dialect.reasoning_apart,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+    ) {
+        usage.output_tokens = Some(said.saturating_add(thought));
+    }
     usage
+}
+
+/// What Groq read from either of its memories.
+fn cached_by_groq(raw: Option<&RawValue>) -> Option<u64> {
+    let usage: XGroqUsage = lenient(raw)?;
+    match (usage.dram_cached_tokens, usage.sram_cached_tokens) {
+        (None, None) => None,
+        (dram, sram) => Some(dram.unwrap_or(0).saturating_add(sram.unwrap_or(0))),
+    }
 }

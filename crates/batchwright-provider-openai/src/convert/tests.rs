@@ -1,5 +1,5 @@
 use super::*;
-use crate::error::ERRORS;
+use crate::dialect::Dialect;
 use batchwright_core::{
     Chat, EmbeddingInput, FinishReason, Media, Message, Part, RawBody, Response, ResponseFormat,
     RetryClass, Role, Sampling, Thinking, Tool, ToolCall, ToolChoice, ToolResult, Usage,
@@ -11,11 +11,12 @@ fn form(api: ChatApi) -> Form {
         api,
         max_tokens: "max_completion_tokens",
         refused: &[],
+        dated: false,
     }
 }
 
 fn read_answer(body: &str, expect: Expect) -> Result<Response, Unanswered> {
-    super::read_answer(body, expect, &ERRORS, &[])
+    super::read_answer(body, expect, &Dialect::OPENAI, &[])
 }
 
 fn written(request: &Request, api: ChatApi) -> Result<Value> {
@@ -742,9 +743,9 @@ fn f_057_f_066_odd_counters_are_unknown() {
         ("7", Usage::default()),
     ] {
         let raw = RawValue::from_string(json.to_owned()).unwrap();
-        assert_eq!(usage(Some(&raw)), expected, "{json}");
+        assert_eq!(usage(Some(&raw), &Dialect::OPENAI), expected, "{json}");
     }
-    assert!(usage(None).is_unknown());
+    assert!(usage(None, &Dialect::OPENAI).is_unknown());
 }
 
 #[test]

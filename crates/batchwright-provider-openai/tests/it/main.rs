@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod emulated;
+mod presets;
 
 use batchwright_core::{
     BatchHandle, BatchProvider, BatchStatus, CallOptions, ChatProvider, ErrorKind, InputRef,
     ListMark, Message, Request, Response, ResultFile, RetryClass, SealedBatch, SealedBody,
     SubmissionTag, SubmitError,
 };
-use batchwright_provider_openai::{Dialect, OpenAi, OpenAiBuilder, OpenAiConfig, Paging};
+use batchwright_provider_openai::{Dialect, OpenAi, OpenAiBuilder, OpenAiConfig, Paging, Windows};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -493,6 +494,7 @@ static ACME: Dialect = {
     acme.auth_header = "api-key";
     acme.auth_prefix = "";
     acme.window = "7d";
+    acme.windows = Windows::Of(&["24h", "7d"]);
     acme.paging = Paging::Cursor;
     acme.statuses = STATUSES;
     acme.errors = Dialect::OPENAI
