@@ -94,6 +94,9 @@ faces! {
     Compatible => compatible,
     /// Anthropic: messages, token counts, models, Message Batches.
     Anthropic => anthropic,
+    /// Google Vertex AI: generateContent and batch prediction jobs, with Cloud Storage, BigQuery, the token endpoint and
+    /// the metadata server beside it.
+    Vertex => vertex,
 }
 
 impl Face {

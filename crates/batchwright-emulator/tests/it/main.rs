@@ -13,4 +13,5 @@ mod page;
 mod persistence;
 mod realtime;
 mod validation;
+mod vertex;
 mod wire;
