@@ -1,7 +1,6 @@
 //! A durable job: one run over an input, on one lane, that survives crashes.
 
 mod batch;
-mod ids;
 mod progress;
 mod realtime;
 mod results;
@@ -551,28 +550,6 @@ struct Running {
 struct LaneEnd {
     stopped: Option<Error>,
     held: Vec<(u32, String)>,
-}
-
-/// Finds ids that stand twice, by the numbers of their rows.
-pub(crate) struct Ids(ids::IdCheck);
-
-impl Ids {
-    /// A check whose files, where it needs any, are in `dir`.
-    pub(crate) fn new(dir: &Path) -> Self {
-        Self(ids::IdCheck::new(dir))
-    }
-
-    pub(crate) fn add(&mut self, custom_id: &str, row: u64) -> Result<()> {
-        self.0.add(custom_id, row)
-    }
-
-    /// Visits every repetition: the row that had the id first, and the one that repeats it.
-    pub(crate) fn finish(self, mut visit: impl FnMut(u64, u64)) -> Result<()> {
-        for (first, again) in self.0.finish()? {
-            visit(first, again);
-        }
-        Ok(())
-    }
 }
 
 /// The rules the vendor of a job is known to have, where it is the vendor's own server.

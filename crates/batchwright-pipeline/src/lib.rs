@@ -9,6 +9,7 @@ mod fingerprint;
 mod requests;
 mod template;
 
+mod ids;
 mod preflight;
 mod rules;
 mod schema;

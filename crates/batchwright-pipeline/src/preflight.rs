@@ -1,8 +1,9 @@
 //! Every row checked against the vendor's rules before anything is sent for any of them.
 
 use crate::{
-    RowError, Source, VendorRules,
-    job::{Ids, JobSpec, LaneProvider, open_source, request_builder},
+    RowError, VendorRules,
+    ids::{IdCheck, Repeated},
+    job::{JobSpec, LaneProvider, open_source, request_builder},
     requests::RequestBuilder,
     row::Row,
 };
@@ -152,7 +153,7 @@ impl<'a> Preflight<'a> {
         self.check_settings()?;
         let mut ids = builder
             .takes_ids(source.header())
-            .then(|| Ids::new(scratch));
+            .then(|| IdCheck::new(scratch));
         let mut checker = Checker {
             rules: self.rules,
             limits: self.limits(),
@@ -218,8 +219,7 @@ impl<'a> Preflight<'a> {
             }
         }
         if let Some(ids) = ids {
-            let repeated = Repeated::find(ids)?;
-            repeated.tell(self, &builder, &mut report, bad)?;
+            self.tell_repeated(&ids.finish()?, &builder, &mut report, bad)?;
         }
         if let Some(batches) = batches {
             report.batches = Some(batches.count());
@@ -253,6 +253,56 @@ impl<'a> Preflight<'a> {
             faults.join("\n  ")
         );
         Err(Error::new(ErrorKind::ConfigInvalid, message))
+    }
+
+    /// Reads the input once more, for the lines and ids of these rows.
+    fn tell_repeated(
+        &self,
+        repeated: &Repeated,
+        builder: &RequestBuilder,
+        report: &mut PreflightReport,
+        bad: &mut dyn FnMut(BadRow) -> Result<()>,
+    ) -> Result<()> {
+        if repeated.rows.is_empty() {
+            return Ok(());
+        }
+        let mut lines: BTreeMap<u64, u64> = repeated.named.values().map(|row| (*row, 0)).collect();
+        for row in open_source(self.spec)? {
+            let Ok(row) = row else {
+                continue;
+            };
+            if let Some(line) = lines.get_mut(&row.number()) {
+                *line = row.line();
+            }
+            if !repeated.rows.contains(row.number()) {
+                continue;
+            }
+            // The id itself is not told: it may be a prompt.
+            let message = match repeated
+                .named
+                .get(&row.number())
+                .and_then(|first| lines.get(first))
+            {
+                Some(first) => format!(
+                    "the id of this row is that of line {first} too; give every row its own"
+                ),
+                None => "the id of this row is that of an earlier one too; give every row its own"
+                    .to_owned(),
+            };
+            let problem = Problem {
+                row: row.number() + 1,
+                line: row.line(),
+                code: "duplicate_id",
+                message,
+            };
+            let id = builder.id_of(&row).unwrap_or_else(|| made_id(row.number()));
+            let problems = [problem];
+            let bad_row = self.bad_row(&problems, id, row.number());
+            report.forget(builder, &row);
+            report.note_row(problems);
+            bad(bad_row)?;
+        }
+        Ok(())
     }
 
     fn bad_row(&self, problems: &[Problem], custom_id: String, row: u64) -> BadRow {
@@ -747,81 +797,6 @@ impl<'a> Batches<'a> {
 
     fn count(&self) -> u64 {
         self.closed + self.open.len() as u64
-    }
-}
-
-/// Rows whose id is that of an earlier one.
-struct Repeated {
-    rows: RowSet,
-    /// The first of them, and the row that had the id first.
-    named: BTreeMap<u64, u64>,
-}
-
-impl Repeated {
-    fn find(ids: Ids) -> Result<Self> {
-        let mut found = Self {
-            rows: RowSet::new(),
-            named: BTreeMap::new(),
-        };
-        ids.finish(|first, again| {
-            found.rows.insert(again);
-            found.named.insert(again, first);
-            if found.named.len() > NAMED {
-                found.named.pop_last();
-            }
-        })?;
-        Ok(found)
-    }
-
-    /// Reads the input once more, for the lines and ids of these rows.
-    fn tell(
-        self,
-        preflight: &Preflight<'_>,
-        builder: &RequestBuilder,
-        report: &mut PreflightReport,
-        bad: &mut dyn FnMut(BadRow) -> Result<()>,
-    ) -> Result<()> {
-        if self.rows.is_empty() {
-            return Ok(());
-        }
-        let mut lines: BTreeMap<u64, u64> = self.named.values().map(|row| (*row, 0)).collect();
-        let source: Source = open_source(preflight.spec)?;
-        for row in source {
-            let Ok(row) = row else {
-                continue;
-            };
-            if let Some(line) = lines.get_mut(&row.number()) {
-                *line = row.line();
-            }
-            if !self.rows.contains(row.number()) {
-                continue;
-            }
-            // The id itself is not told: it may be a prompt.
-            let message = match self
-                .named
-                .get(&row.number())
-                .and_then(|first| lines.get(first))
-            {
-                Some(first) => format!(
-                    "the id of this row is that of line {first} too; give every row its own"
-                ),
-                None => "the id of this row is that of an earlier one too; give every row its own"
-                    .to_owned(),
-            };
-            let problem = Problem {
-                row: row.number() + 1,
-                line: row.line(),
-                code: "duplicate_id",
-                message,
-            };
-            let id = builder.id_of(&row).unwrap_or_else(|| made_id(row.number()));
-            let problems = [problem];
-            let bad_row = preflight.bad_row(&problems, id, row.number());
-            report.forget(builder, &row);
-            report.note_row(problems);
-            bad(bad_row)?;
-        }
-        Ok(())
     }
 }
 

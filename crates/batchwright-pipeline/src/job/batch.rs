@@ -3,6 +3,7 @@
 use super::{
     Job, JobProgress, JobSpec, LaneEnd, LiveLine, Running, blocking, open_source, request_builder,
 };
+use crate::preflight::{OPEN_BATCHES, unfinished};
 use async_trait::async_trait;
 use batchwright_core::{
     BatchProvider, ByteStream, Ending, Error, ErrorKind, JournalEntry, JournalEvent, Outcome,
@@ -33,7 +34,7 @@ const ACCOUNT: &str = "account";
 const CHUNK_ROWS: &str = "chunk_rows";
 const OTHER_ACCOUNT: &str = "key, project or address are others now";
 /// Chunks written at the same time, one for each endpoint and model; of more, the fullest is sealed.
-const OPEN_CHUNKS: usize = 16;
+const OPEN_CHUNKS: usize = OPEN_BATCHES;
 /// Sealed chunks that wait for the router.
 const CHUNK_BOUND: usize = 4;
 const EVENT_BOUND: usize = 64;
@@ -57,6 +58,7 @@ pub(super) async fn run(
         finished,
     } = running;
     let other_account = check_account(job, provider.as_ref(), options.same_account)?;
+    let skipped = finished.clone();
     let mut router =
         BatchRouter::new(options.router.clone()).with_prices(Arc::clone(&options.prices));
     router.register(Arc::clone(&provider))?;
@@ -78,6 +80,7 @@ pub(super) async fn run(
         job: job.tag.clone(),
         provider,
         chunk_rows: chunk_rows(job, options.chunk_rows)?,
+        skipped,
         progress: Arc::clone(&progress),
         chunks: chunk_sender,
     };
@@ -193,6 +196,8 @@ struct Sealing {
     job: String,
     provider: Arc<dyn BatchProvider>,
     chunk_rows: Option<u64>,
+    /// Rows that have their outcome: those in chunks, and those that cannot be sent.
+    skipped: RowSet,
     progress: Arc<JobProgress>,
     chunks: mpsc::Sender<Result<ChunkJob>>,
 }
@@ -203,7 +208,7 @@ type Group = (String, String);
 impl Sealing {
     fn run(&self) -> Result<()> {
         let mut next = 1;
-        let mut sealed = RowSet::new();
+        let mut sealed = self.skipped.clone();
         let complete = self.ledger.meta(SEALED)?.is_some();
         for chunk in self.ledger.chunks()? {
             next = chunk.chunk + 1;
@@ -235,10 +240,9 @@ impl Sealing {
         let mut open: BTreeMap<Group, (u32, WirePrefix, ChunkWriter)> = BTreeMap::new();
         let mut line = Vec::new();
         for row in open_source(&self.spec)? {
-            let row = row.map_err(Error::from)?;
-            if sealed.contains(row.number()) {
+            let Some(row) = unfinished(row, sealed)? else {
                 continue;
-            }
+            };
             let request = builder.build(&row)?;
             let group = self.group(&request, limits.one_model)?;
             if !open.contains_key(&group) && open.len() >= OPEN_CHUNKS {
@@ -718,6 +722,7 @@ mod tests {
             job: job.tag.clone(),
             provider: Arc::new(provider(key)),
             chunk_rows: None,
+            skipped: RowSet::new(),
             progress: Arc::new(JobProgress::new()),
             chunks: mpsc::channel(1).0,
         };
