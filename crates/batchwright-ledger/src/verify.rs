@@ -168,7 +168,8 @@ fn name_rows(what: &str, rows: impl Iterator<Item = u64>) -> Option<String> {
     let mut count = 0_u64;
     for row in rows {
         if first.len() < NAMED_ROWS {
-            first.push(row.to_string());
+            // Counted from 1, as every place outside of the job's folder counts them.
+            first.push((row + 1).to_string());
         }
         count += 1;
     }
@@ -177,7 +178,7 @@ fn name_rows(what: &str, rows: impl Iterator<Item = u64>) -> Option<String> {
     } else {
         ""
     };
-    (count > 0).then(|| format!("{count} rows {what}: {}{more}", first.join(", ")))
+    (count > 0).then(|| format!("{count} rows {what}: {}{more} (counted from 1)", first.join(", ")))
 }
 
 fn check_raw_file(
