@@ -20,7 +20,11 @@ pub const FOLDER: &str = "crates/batchwright-emulator/tests/sdk";
 const PACKAGES: &str = "requirements.txt";
 
 /// Which part of the emulator each script is given as its base URL.
-pub const FACES: &[(&str, &str)] = &[("anthropic", "/anthropic"), ("openai", "/openai/v1")];
+pub const FACES: &[(&str, &str)] = &[
+    ("anthropic", "/anthropic"),
+    ("gemini", "/gemini"),
+    ("openai", "/openai/v1"),
+];
 
 /// Runs the scripts asked for, or all.
 pub(crate) fn run(shell: &Shell, workspace: &Workspace, flags: &Conformance) -> Result<()> {

@@ -4,7 +4,7 @@
 //!
 //! 1. A folder `src/face/NAME/` with a `mod.rs` that has a `pub(super) static SERVICE: NameFace` of a type that
 //!    implements [`Service`] and [`BatchRows`]; [`openai`] is the one to look at. Then one line in the table
-//!    [`faces!`] below. Nothing else outside the folder changes.
+//!    `faces!` in `face/mod.rs`. Nothing else outside the folder changes.
 //! 2. [`Service::handle`] gets every call whose path [`Service::answers`]: by default everything under
 //!    [`Service::base`]. It never fails: errors are answers in the vendor's shape. Begin with
 //!    [`Engine::next_sequence`], the call's own number, from which [`crate::seed::id`] makes ids; then
@@ -94,6 +94,8 @@ faces! {
     Compatible => compatible,
     /// Anthropic: messages, token counts, models, Message Batches.
     Anthropic => anthropic,
+    /// Google's Gemini developer API: generateContent, embeddings, cached contents, files, batches.
+    Gemini => gemini,
     /// Google Vertex AI: generateContent and batch prediction jobs, with Cloud Storage, BigQuery, the token endpoint and
     /// the metadata server beside it.
     Vertex => vertex,

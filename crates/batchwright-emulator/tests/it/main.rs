@@ -6,6 +6,7 @@ mod client;
 mod compatible;
 mod faults;
 mod files;
+mod gemini;
 mod groq;
 mod kluster;
 mod lifecycle;
