@@ -36,6 +36,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run every row of a file through a model; the same command again goes on where it stopped
     Run(Box<RunArgs>),
+    /// Check every row against the provider's rules and say what it comes to; needs no key and sends nothing
+    Check(Box<CheckArgs>),
     /// Go on with a job by its name, with the settings it was started with
     Resume(ResumeArgs),
     /// Show how far a job is
@@ -48,14 +50,21 @@ pub(crate) enum Command {
     Verify(JobArgs),
     /// List the jobs in the state folder
     Jobs(JobsArgs),
+    /// List the providers: lanes, endpoints, limits, and the variables they read
+    Providers(ProvidersArgs),
+    /// List the models whose prices are known, with the day and the page they were read on
+    Models(ModelsArgs),
+    /// Look at this machine: keys, providers, proxies, clock, disk and limits
+    Doctor(DoctorArgs),
     /// Run the local emulator of the providers
     Emulator(EmulatorArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
 }
 
+/// What a job asks, of which rows, and which way.
 #[derive(Args, Debug)]
-pub(crate) struct RunArgs {
+pub(crate) struct SettingsArgs {
     /// The input: .csv, .tsv, .jsonl or .json
     pub(crate) input: PathBuf,
     /// The model, as provider:model
@@ -91,6 +100,15 @@ pub(crate) struct RunArgs {
     /// The most rows of one batch [default: as many as the provider takes]
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) chunk_rows: Option<u64>,
+    /// Go on without rows that cannot be sent: they end as failed, with the reason in the results
+    #[arg(long)]
+    pub(crate) skip_invalid: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
     /// The job's name [default: made of the input's name and the settings]
     #[arg(long, value_name = "NAME")]
     pub(crate) job: Option<String>,
@@ -101,6 +119,61 @@ pub(crate) struct RunArgs {
     pub(crate) running: RunningArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+    /// File of NAME=VALUE lines, used where the environment has none; of it only the base URL matters here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Option<PathBuf>,
+    /// JSON file with prices of your own, laid over the built-in table
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prices: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ModelsArgs {
+    /// The provider [default: all]
+    pub(crate) provider: Option<String>,
+    /// JSON file with prices of your own, laid over the built-in table
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prices: Option<PathBuf>,
+    /// As JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ProvidersArgs {
+    /// As JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Folder jobs are kept in
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "BATCHWRIGHT_STATE",
+        default_value = ".batchwright"
+    )]
+    pub(crate) state: PathBuf,
+    /// File of NAME=VALUE lines with keys and base URLs, used where the environment has none
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Option<PathBuf>,
+    /// Ask no provider anything
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// How a job runs.

@@ -4,6 +4,9 @@ mod args;
 mod run;
 
 mod cancel;
+mod catalogue;
+mod check;
+mod doctor;
 mod emulator;
 mod jobs;
 mod results;
@@ -13,7 +16,10 @@ mod verify;
 mod environment;
 mod exit;
 mod folder;
+mod machine;
 mod named_file;
+mod output;
+mod probe;
 mod progress;
 mod providers;
 mod sandbox;
@@ -51,12 +57,16 @@ fn main() -> ExitCode {
 async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Run(args) => run::run(args).await,
+        Command::Check(args) => check::check(args).await,
         Command::Resume(args) => run::resume(args).await,
         Command::Status(args) => status::status(&args),
         Command::Cancel(args) => cancel::cancel(args).await,
         Command::Results(args) => results::results(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Jobs(args) => jobs::jobs(&args),
+        Command::Providers(args) => catalogue::providers(&args),
+        Command::Models(args) => catalogue::models(&args),
+        Command::Doctor(args) => doctor::doctor(args).await,
         Command::Emulator(args) => emulator::emulator(args).await,
         Command::Completions(args) => {
             args::completions(args.shell);

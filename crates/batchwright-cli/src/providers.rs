@@ -71,6 +71,11 @@ pub(crate) fn known(name: &str) -> anyhow::Result<&'static Known> {
     Ok(known)
 }
 
+/// Every provider this command knows.
+pub(crate) fn all() -> &'static [Known] {
+    KNOWN
+}
+
 /// The provider of jobs whose rows name their models themselves.
 pub(crate) fn default() -> &'static str {
     KNOWN[0].name
@@ -95,6 +100,16 @@ impl Known {
             Lane::Batch => LaneProvider::Batch(built.batch),
             _ => LaneProvider::Realtime(built.realtime),
         })
+    }
+
+    /// The variable that holds the key.
+    pub(crate) fn key_variable(&self) -> &'static str {
+        self.key
+    }
+
+    /// The variable that holds another base URL.
+    pub(crate) fn base_url_variable(&self) -> &'static str {
+        self.base_url
     }
 
     /// Whether it is a server on this machine, such as the emulator.

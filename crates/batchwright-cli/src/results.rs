@@ -3,7 +3,8 @@
 use crate::{
     args::ResultsArgs,
     exit::Exit,
-    folder, run,
+    folder,
+    output::Output,
     terminal::{rows, say},
 };
 use batchwright::{ledger::Ledger, pipeline::Job};
@@ -11,11 +12,9 @@ use batchwright::{ledger::Ledger, pipeline::Job};
 pub(crate) fn results(args: &ResultsArgs) -> anyhow::Result<Exit> {
     let dir = folder::existing(&args.state, &args.job)?;
     let spec = Job::spec_of(&dir)?;
-    let target = match &args.output.output {
-        Some(target) => target.clone(),
-        None => run::stored_output(&args.job, &Ledger::open_read_only(&dir)?, &spec)?,
-    };
-    let options = run::results_options(target, &args.output)?;
+    let options = Output::stored(&args.job, &Ledger::open_read_only(&dir)?, &spec)?
+        .with(&args.output)
+        .options()?;
     let written = Job::write_results_of(&dir, &options)?;
     if written.missing > 0 {
         say(format_args!(

@@ -1,73 +1,70 @@
 //! `run` and `resume`.
 
 use crate::{
-    args::{InputFormat, OutputArgs, ResumeArgs, RunArgs, RunningArgs},
-    environment,
+    args::{InputFormat, ResumeArgs, RunArgs, RunningArgs, SettingsArgs},
+    check, environment,
     exit::Exit,
     folder, named_file,
+    output::{self, Output},
     progress::{self, Style},
-    providers::{self, Connection},
+    providers::{self, Connection, Known, Pairs},
     sandbox, signals,
     terminal::{count, rows as rows_of, say},
 };
 use anyhow::{Context, bail};
 use batchwright::{
     core::{Lane, PriceTable, Sampling},
-    ledger::{Ledger, LedgerOptions, Scan},
+    ledger::{LedgerOptions, Scan},
     pipeline::{
-        Job, JobControl, JobProgress, JobReport, JobSpec, ResultsOptions, RunOptions, SourceFormat,
+        Job, JobControl, JobProgress, JobReport, JobSpec, OpenOptions, ResultsOptions, RunOptions,
+        SourceFormat, VendorRules,
     },
     router::RouterOptions,
 };
 use serde_json::json;
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
-/// Where the command keeps a job's results file, in the job's record.
-const OUTPUT: &str = "command.output";
 /// The shortest time a create of unclear fate is looked for at a real provider.
 const SHORTEST_SETTLE: Duration = Duration::from_secs(60);
 /// Rows named in the summary; more are counted.
 const NAMED: usize = 20;
 
 pub(crate) async fn run(args: Box<RunArgs>) -> anyhow::Result<Exit> {
-    let spec = spec(&args)?;
+    let mut spec = spec(&args.settings)?;
+    spec.sandbox = args.sandbox;
     let name = args.job.clone().unwrap_or_else(|| folder::name(&spec));
     let dir = folder::of(&args.running.state, &name)?;
-    let output = args
-        .output
-        .output
-        .clone()
-        .unwrap_or_else(|| default_output(&name, &args.input));
-    let results = results_options(output, &args.output)?;
+    let output = Output::of(&args.output, || {
+        output::default_target(&name, &args.settings.input)
+    });
+    let results = output.clone().options()?;
     results.check(&spec.input)?;
     let mut pairs = environment::pairs(args.running.env_file.as_deref())?;
+    let known = providers::known(&spec.provider)?;
+    let mut opening_options = OpenOptions::from(ledger_options(&args.running));
+    opening_options.skip_invalid = args.settings.skip_invalid;
+    opening_options.vendor_rules = spec.sandbox || is_own_server(known, &pairs);
     if spec.sandbox {
         // What requests look like does not depend on where they go; the emulator starts once the job is
         // known to be ours.
         providers::point_at(None, &mut pairs);
     }
-    let lane =
-        providers::known(&spec.provider)?.build(&pairs, spec.lane, &connection(&args.running))?;
+    let lane = known.build(&pairs, spec.lane, &connection(&args.running))?;
     say_unless(
         &args.running,
-        format_args!("checking {}", args.input.display()),
+        format_args!("checking {}", args.settings.input.display()),
     );
     let opening = dir.clone();
-    let folder = ledger_options(&args.running);
-    let job = tokio::task::spawn_blocking(move || Job::open_with(&opening, spec, &lane, folder))
-        .await??;
-    job.ledger()
-        .set_meta(OUTPUT, &serde_json::to_string(&absolute(&results.target)?)?)?;
+    let job =
+        tokio::task::spawn_blocking(move || Job::open_with(&opening, spec, &lane, opening_options))
+            .await??;
+    output.store(job.ledger())?;
     go(
         &name,
         &dir,
         job,
         &args.running,
-        args.chunk_rows,
+        args.settings.chunk_rows,
         results,
         false,
     )
@@ -79,25 +76,20 @@ pub(crate) async fn resume(args: ResumeArgs) -> anyhow::Result<Exit> {
     let opening = dir.clone();
     let folder = ledger_options(&args.running);
     let job = tokio::task::spawn_blocking(move || Job::resume_with(&opening, folder)).await??;
-    let output = match &args.output.output {
-        Some(output) => output.clone(),
-        None => stored_output(&args.job, job.ledger(), job.spec())?,
-    };
-    let results = results_options(output, &args.output)?;
+    let results = Output::stored(&args.job, job.ledger(), job.spec())?
+        .with(&args.output)
+        .options()?;
     results.check(&job.spec().input)?;
     go(&args.job, &dir, job, &args.running, None, results, false).await
 }
 
-/// Where the job's results go by the command it was started with.
-pub(crate) fn stored_output(
-    name: &str,
-    ledger: &Ledger,
-    spec: &JobSpec,
-) -> anyhow::Result<PathBuf> {
-    let stored = ledger
-        .meta(OUTPUT)?
-        .and_then(|json| serde_json::from_str(&json).ok());
-    Ok(stored.unwrap_or_else(|| default_output(name, &spec.input)))
+/// Whether requests go to the vendor's own server, whose rules are known; a server that only speaks its protocol has
+/// others.
+pub(crate) fn is_own_server(known: &Known, pairs: &Pairs) -> bool {
+    match pairs.get(known.base_url_variable()) {
+        None => true,
+        Some(url) => VendorRules::of(known.name).is_some_and(|rules| rules.hold_at(url)),
+    }
 }
 
 /// Runs an open job and says how it ended.
@@ -171,7 +163,8 @@ pub(crate) async fn go(
     Ok(exit)
 }
 
-fn spec(args: &RunArgs) -> anyhow::Result<JobSpec> {
+/// What the settings make of a job.
+pub(crate) fn spec(args: &SettingsArgs) -> anyhow::Result<JobSpec> {
     let input = std::fs::canonicalize(&args.input)
         .map_err(|error| named_file::unusable(&args.input, error))?;
     if input.is_dir() {
@@ -213,7 +206,6 @@ fn spec(args: &RunArgs) -> anyhow::Result<JobSpec> {
         InputFormat::Jsonl => SourceFormat::Jsonl,
         InputFormat::Json => SourceFormat::Json,
     });
-    spec.sandbox = args.sandbox;
     Ok(spec)
 }
 
@@ -234,13 +226,7 @@ fn run_options(
     chunk_rows: Option<u64>,
 ) -> anyhow::Result<RunOptions> {
     let mut options = RunOptions::default();
-    let mut prices = PriceTable::builtin();
-    if let Some(path) = &args.prices {
-        prices
-            .overlay(&named_file::read(path)?)
-            .with_context(|| format!("read {}", path.display()))?;
-    }
-    options.prices = Arc::new(prices);
+    options.prices = Arc::new(prices(args.prices.as_deref())?);
     options.pool.max_in_flight = args.concurrency;
     if let Some(timeout) = args.timeout {
         options.pool.attempt_timeout = timeout;
@@ -268,46 +254,15 @@ fn run_options(
     Ok(options)
 }
 
-pub(crate) fn results_options(
-    target: PathBuf,
-    args: &OutputArgs,
-) -> anyhow::Result<ResultsOptions> {
-    let csv = target
-        .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-    if csv && args.unordered {
-        bail!(
-            "results in CSV repeat the input's columns and are in its order; use a .jsonl file with --unordered"
-        );
+/// The built-in prices, with those of a file laid over them.
+pub(crate) fn prices(file: Option<&Path>) -> anyhow::Result<PriceTable> {
+    let mut prices = PriceTable::builtin();
+    if let Some(path) = file {
+        prices
+            .overlay(&named_file::read(path)?)
+            .with_context(|| format!("read {}", path.display()))?;
     }
-    let mut options = ResultsOptions::new(target);
-    options.unordered = args.unordered;
-    options.safe_csv = !args.raw_csv;
-    Ok(options)
-}
-
-/// A file named after the job, so that two jobs over one input do not overwrite each other: CSV for CSV,
-/// everything else JSONL.
-pub(crate) fn default_output(name: &str, input: &Path) -> PathBuf {
-    let is = |end: &str| {
-        input
-            .extension()
-            .is_some_and(|found| found.eq_ignore_ascii_case(end))
-    };
-    let end = if is("csv") || is("tsv") {
-        "csv"
-    } else {
-        "jsonl"
-    };
-    PathBuf::from(format!("{name}.results.{end}"))
-}
-
-fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
-    if path == Path::new("-") {
-        Ok(path.to_owned())
-    } else {
-        Ok(std::path::absolute(path)?)
-    }
+    Ok(prices)
 }
 
 fn say_unless(args: &RunningArgs, line: std::fmt::Arguments<'_>) {
@@ -345,6 +300,18 @@ fn announce(name: &str, job: &Job, args: &RunningArgs, prices: &PriceTable) {
         }
     }
     say_unless(args, format_args!("{line}"));
+    if let Some(report) = job.preflight().filter(|report| !report.is_ok()) {
+        say_unless(
+            args,
+            format_args!(
+                "{} cannot be sent and end as failed; the results say why:",
+                rows_of(report.bad_rows)
+            ),
+        );
+        for line in check::problem_lines(report, NAMED) {
+            say_unless(args, format_args!("{line}"));
+        }
+    }
     let proxy = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
         .into_iter()
         .find(|name| std::env::var_os(name).is_some());
@@ -452,10 +419,10 @@ fn named(what: &str, rows: &[u64]) {
     if rows.is_empty() {
         return;
     }
-    let shown: Vec<String> = rows
+    let shown: Vec<String> = from_one(rows)
         .iter()
         .take(NAMED)
-        .map(|row| (row + 1).to_string())
+        .map(u64::to_string)
         .collect();
     let more = match rows.len() - shown.len() {
         0 => String::new(),
@@ -466,6 +433,11 @@ fn named(what: &str, rows: &[u64]) {
         rows_of(rows.len() as u64),
         shown.join(", ")
     ));
+}
+
+/// Row numbers as people count, from 1, as everywhere outside of the job's folder.
+fn from_one(rows: &[u64]) -> Vec<u64> {
+    rows.iter().map(|row| row + 1).collect()
 }
 
 fn summary_json(name: &str, report: &JobReport, written: Option<&Path>, exit: Exit) {
@@ -487,8 +459,8 @@ fn summary_json(name: &str, report: &JobReport, written: Option<&Path>, exit: Ex
         "usage": scan.usage,
         "cost": scan.cost.as_dollars(),
         "cost_unknown_rows": scan.cost_unknown,
-        "sent_again_after_interruption": scan.interrupted,
-        "answered_after_unclear_attempts": scan.unclear,
+        "sent_again_after_interruption": from_one(&scan.interrupted),
+        "answered_after_unclear_attempts": from_one(&scan.unclear),
         "possibly_billed_attempts": scan.possibly_paid,
         "held": held,
         "stopped": report.stopped.as_ref().map(ToString::to_string),

@@ -507,7 +507,7 @@ fn f_001_to_f_053_direct_calls_that_fail_are_made_again_or_told() {
         let summary = place.run(&command).assert_code(0).summary();
         results::assert_answered(&place.path("out.jsonl"), &asked);
         let billed = results::billed(&provider.invoice(), &asked);
-        let twice: Vec<u64> = (0..)
+        let twice: Vec<u64> = (1..)
             .zip(&billed)
             .filter(|(_, times)| **times > 1)
             .map(|(row, _)| row)

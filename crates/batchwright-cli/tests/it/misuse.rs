@@ -355,12 +355,12 @@ fn f_166_f_174_f_177_wrong_inputs_end_with_2_and_name_file_and_line() {
             (
                 &["run", "ragged.csv", "-m", M, "-p", PROMPT],
                 2,
-                &["ragged.csv, line 3", "nothing was sent"],
+                &["ragged.csv:3", "nothing was sent"],
             ),
             (
                 &["run", "bytes.csv", "-m", M, "-p", PROMPT],
                 2,
-                &["bytes.csv, line 3", "UTF-8"],
+                &["bytes.csv:3", "UTF-8"],
             ),
             (
                 &["run", "twice.csv", "-m", M, "-p", PROMPT],
@@ -370,7 +370,7 @@ fn f_166_f_174_f_177_wrong_inputs_end_with_2_and_name_file_and_line() {
             (
                 &["run", "cut.jsonl", "-m", M, "-p", PROMPT],
                 2,
-                &["cut.jsonl, line 2"],
+                &["cut.jsonl:2"],
             ),
         ],
     );

@@ -93,7 +93,7 @@ fn f_157_two_signals_leave_at_once() {
     results::assert_answered(&place.path("out.jsonl"), &asked);
     // Four rows were bought and their answers left behind; they are named.
     let billed = results::billed(&provider.invoice(), &asked);
-    let twice: Vec<u64> = (0..)
+    let twice: Vec<u64> = (1..)
         .zip(&billed)
         .filter(|(_, times)| **times == 2)
         .map(|(row, _)| row)
