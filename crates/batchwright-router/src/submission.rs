@@ -250,6 +250,8 @@ pub(crate) struct Submission {
     again: bool,
     /// Whether what was kept before that second download is still there.
     fresh: bool,
+    /// Whether a row of this chunk was found in the results, so that the batch is ours beyond doubt.
+    proven: bool,
     cancel: bool,
     asked: Asked,
     /// Nothing more can be done for this chunk in this run.
@@ -298,6 +300,7 @@ impl Submission {
             awaiting_since: None,
             again: false,
             fresh: false,
+            proven: false,
             cancel: false,
             asked: Asked::No,
             stop: None,
@@ -459,7 +462,9 @@ impl Submission {
             } => match &self.live {
                 _ if *collected => Effect::Merge {
                     handle: handle.clone(),
-                    rest: self.again.then(|| rest(status.as_ref())),
+                    // No row ends without a line because a batch that may be another's holds none.
+                    rest: (self.again && (self.proven || !provisional))
+                        .then(|| rest(status.as_ref())),
                 },
                 Live::Ended(snapshot) => Effect::Collect {
                     snapshot: snapshot.clone(),
@@ -595,35 +600,38 @@ impl Submission {
                 rows,
                 missing,
                 foreign,
-            } => match &mut self.phase {
-                // Not one line is this attempt's: it was another's all along. Rows marked missing would be bought
-                // again, and whether they were bought once is not known.
-                Phase::Running {
-                    tag,
-                    handle,
-                    provisional: true,
-                    ..
-                } if foreign > 0 && rows == 0 => {
-                    self.live = Live::Pending(JournalEvent::Held {
-                        tag: tag.clone(),
-                        reason: format!(
-                            "batch {}, taken for this chunk's by the number of its requests, holds none of \
-                             them: whether this chunk was bought is not known",
-                            handle.id
-                        ),
-                    });
-                }
-                // Lines that are missing may be a cut download (F-037, F-097), or stand in a file that was not
-                // named yet (F-081): once more as a later poll finds it, then it is so.
-                Phase::Running { collected, .. } if missing > 0 && !self.again => {
-                    *collected = false;
-                    self.again = true;
-                    self.fresh = true;
-                    self.live = Live::Idle;
-                    self.wait = Some(now + self.options.poll_interval(self.polls));
-                }
-                _ => self.live = Live::Pending(JournalEvent::Merged { rows }),
-            },
+            } => self.on_merged(rows, missing, foreign, now),
+        }
+    }
+
+    fn on_merged(&mut self, rows: u64, missing: u64, foreign: u64, now: Duration) {
+        let just_proven = rows > 0 && !self.proven;
+        self.proven |= just_proven;
+        match &mut self.phase {
+            // Not one line is this attempt's: it was another's all along, or nothing tells. Rows marked missing
+            // would be bought again, and whether they were bought once is not known.
+            Phase::Running {
+                handle,
+                provisional: true,
+                ..
+            } if rows == 0 && (foreign > 0 || self.again) => {
+                let reason = not_proven(handle, "holds none of them");
+                self.hold(reason);
+            }
+            // Lines that are missing may be a cut download (F-037, F-097), or stand in a file that was not
+            // named yet (F-081): once more as a later poll finds it, then it is so.
+            Phase::Running { collected, .. } if missing > 0 && !self.again => {
+                *collected = false;
+                self.again = true;
+                self.fresh = true;
+                self.live = Live::Idle;
+                self.wait = Some(now + self.options.poll_interval(self.polls));
+            }
+            // Proven by the second download: once more, for the rows without a line.
+            Phase::Running {
+                provisional: true, ..
+            } if missing > 0 && just_proven => self.live = Live::Idle,
+            _ => self.live = Live::Pending(JournalEvent::Merged { rows }),
         }
     }
 
@@ -877,6 +885,7 @@ impl Submission {
             status,
             tag,
             fenced,
+            provisional,
             ..
         } = &self.phase
         else {
@@ -893,6 +902,12 @@ impl Submission {
             // Whatever it says: its input was deleted under it. Its attempt is over, as it was meant to be
             // (F-113).
             self.live = Live::Pending(JournalEvent::Fenced { tag: tag.clone() });
+            return;
+        }
+        if *provisional && (nothing_ran || snapshot.queue_full) {
+            // It bought nothing, and that says nothing about the chunk's own batch, should it be another one.
+            let reason = not_proven(handle, "failed before any row ran");
+            self.hold(reason);
             return;
         }
         if let (true, Some(kind)) = (nothing_ran, snapshot.account_fault) {
@@ -1176,6 +1191,15 @@ impl Submission {
             self.spent.push(handle.id.clone());
         }
     }
+}
+
+/// Why nothing follows from a batch that was taken for this chunk's by its size.
+fn not_proven(handle: &BatchHandle, what: &str) -> String {
+    format!(
+        "batch {}, taken for this chunk's by the number of its requests, {what}: whether this chunk was bought is \
+         not known",
+        handle.id
+    )
 }
 
 fn several_match(batches: &[&BatchSummary]) -> String {

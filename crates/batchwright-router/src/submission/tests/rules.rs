@@ -973,6 +973,51 @@ fn a_batch_taken_for_ours_whose_results_are_anothers_is_held() {
     assert_eq!(world.merges, ["batch-0: 10 missing"]);
 }
 
+/// I3: what failed or ended without one line proves nothing, and the chunk's own batch may be running.
+#[test]
+fn a_batch_taken_for_ours_that_ends_without_a_line_is_held() {
+    let fates = [
+        Fate::Invalid,
+        Fate::QueueFull,
+        Fate::NoMoney,
+        Fate::ExpiresEmpty,
+    ];
+    for fate in fates {
+        let mut world = inline([Create::AnswerLost]);
+        world.fates.push_back(fate);
+        world.missing = ROWS;
+        assert_eq!(world.run(&[]), End::Held, "{fate:?}");
+        assert!(held_for(&world).contains("batch-0"), "{fate:?}");
+        assert!(world.merges.is_empty(), "{fate:?}: {:?}", world.merges);
+        assert!(world.closes.is_empty(), "{fate:?}: {:?}", world.closes);
+        assert_eq!(world.creates_at.len(), 1, "{fate:?}");
+    }
+}
+
+/// F-037: a cut first download shows neither our lines nor another's; the second one tells.
+#[test]
+fn a_batch_taken_for_ours_is_proven_before_its_rows_are_marked_missing() {
+    let mut world = inline([Create::AnswerLost]);
+    (world.cut, world.foreign) = (ROWS, 0);
+    world.missing = 0;
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(world.merges, ["batch-0: whole"]);
+    // Some rows are there, so it is ours, and of the others no file holds a line.
+    let mut world = inline([Create::AnswerLost]);
+    world.missing = 3;
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(world.merges, ["batch-0: 3 missing"]);
+    let mut world = inline([Create::AnswerLost]);
+    (world.cut, world.missing) = (ROWS - 3, 3);
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(world.merges, ["batch-0: 3 missing"]);
+    // Lines nobody can read are nobody's.
+    let mut world = inline([Create::AnswerLost]);
+    world.missing = ROWS;
+    assert_eq!(world.run(&[]), End::Held);
+    assert!(world.merges.is_empty());
+}
+
 #[test]
 fn a_batch_that_may_be_anothers_is_not_cancelled() {
     let mut world = inline([Create::AnswerLost]);
