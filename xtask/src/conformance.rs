@@ -22,7 +22,9 @@ const PACKAGES: &str = "requirements.txt";
 /// Which part of the emulator each script is given as its base URL.
 pub const FACES: &[(&str, &str)] = &[
     ("anthropic", "/anthropic"),
+    ("compatible", "/compatible/v1"),
     ("gemini", "/gemini"),
+    ("groq", "/groq/openai/v1"),
     ("openai", "/openai/v1"),
 ];
 
