@@ -94,6 +94,8 @@ fn read_names(folder: &Path) -> Result<Vec<SegmentName>> {
 /// Repairs and closes the segments of dead epochs that nobody closed.
 pub(crate) fn close_dead(folder: &Path, journal: &mut Journal) -> Result<()> {
     let sealed = journal.segments()?;
+    // Its process may have been killed before it did so.
+    files::sync_folder(&folder.join("segments"))?;
     for name in list(folder)? {
         let known =
             |segment: &SealedSegment| (segment.epoch, segment.number) == (name.epoch, name.number);
@@ -136,7 +138,8 @@ fn repair_tail(folder: &Path, name: SegmentName, path: &Path) -> Result<()> {
     let end = file.metadata().map_err(failed)?.len();
     let start = last_boundary(&file, end).map_err(failed)?;
     if start == end {
-        return Ok(());
+        // Not all of it is on the disk where its process was killed, and what counts it as closed will be.
+        return file.sync_all().map_err(failed);
     }
     let mut tail = Vec::new();
     file.seek(SeekFrom::Start(start)).map_err(failed)?;
