@@ -1,7 +1,9 @@
 //! Control data in SQLite: the journal, the state folded from it, and what the ledger knows about its files.
 
 use crate::state::{self, ChunkState};
-use batchwright_core::{Error, ErrorKind, JournalEntry, JournalEvent, Result, Timestamp};
+use batchwright_core::{
+    Error, ErrorKind, JournalEntry, JournalEvent, Purchases, Result, Timestamp,
+};
 use ring::digest;
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior,
@@ -386,6 +388,27 @@ impl Journal {
             .into_iter()
             .map(|(chunk, json)| parse_state(chunk, &json))
             .collect()
+    }
+
+    /// What is known of the purchases for all chunks.
+    pub(crate) fn purchases(&self) -> Result<Purchases> {
+        let read = || -> rusqlite::Result<Vec<(u32, String)>> {
+            self.connection
+                .prepare_cached(
+                    "SELECT chunk, body FROM journal WHERE kind IN ('created', 'adopted') ORDER BY seq",
+                )?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        };
+        let mut bought = Vec::new();
+        for (chunk, body) in read().map_err(|error| failed("read", error))? {
+            if let JournalEvent::Created { handle, .. } | JournalEvent::Adopted { handle, .. } =
+                parse_event(chunk, &body)?
+            {
+                bought.push((chunk, handle));
+            }
+        }
+        Ok(state::purchases(bought, &self.chunks()?))
     }
 
     /// The `Seal` fact of an attempt and what goes with it.

@@ -11,7 +11,7 @@ use crate::{
     scan::Scan,
     segment::{self, SegmentName},
     set_aside::SetAside,
-    state::{self, ChunkState},
+    state::ChunkState,
     verify::VerifyReport,
 };
 use async_trait::async_trait;
@@ -49,6 +49,9 @@ struct Inner {
     epoch: u64,
     /// Held, never read: the kernel releases it with the process, however that ends (F-152).
     lock: Option<File>,
+    /// Where it is, asked for with every outcome.
+    #[cfg(unix)]
+    lock_path: PathBuf,
     next_segment: AtomicU32,
     /// Whether intents are durable before they are confirmed.
     syncs_intents: bool,
@@ -182,6 +185,8 @@ impl Ledger {
         syncs_intents: bool,
     ) -> Self {
         Self(Arc::new(Inner {
+            #[cfg(unix)]
+            lock_path: folder.join(LOCK),
             folder,
             journal: Mutex::new(journal),
             epoch,
@@ -199,14 +204,19 @@ impl Ledger {
         fs::symlink_metadata(dir.join(DATABASE)).is_ok_and(|metadata| metadata.is_file())
     }
 
-    /// Whether the lock's file was removed or replaced, so that another process may hold the job too.
+    /// Whether the lock's file was removed, moved or replaced, so that another process may hold the job too.
     pub(crate) fn lock_is_gone(&self) -> bool {
         #[cfg(unix)]
         {
             use std::os::unix::fs::MetadataExt as _;
-            let lock = self.0.lock.as_ref();
+            let Some(lock) = &self.0.lock else {
+                return false;
+            };
+            let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+            let held = lock.metadata().map(place);
+            let named = fs::symlink_metadata(&self.0.lock_path).map(place);
             // Where it cannot be told, it may be.
-            lock.is_some_and(|lock| lock.metadata().map_or(true, |lock| lock.nlink() == 0))
+            !matches!((held, named), (Ok(held), Ok(named)) if held == named)
         }
         // A locked file cannot be removed there.
         #[cfg(not(unix))]
@@ -512,7 +522,7 @@ impl SubmissionLog for Ledger {
 
     async fn purchases(&self) -> Result<Purchases> {
         let ledger = self.clone();
-        blocking(move || Ok(state::purchases(&ledger.chunks()?))).await
+        blocking(move || ledger.journal().purchases()).await
     }
 }
 

@@ -145,7 +145,10 @@ pub(crate) fn fold(state: Option<ChunkState>, attempt: u32, entry: &JournalEntry
             state.provider.clone_from(provider);
             state.endpoint.clone_from(endpoint);
             state.model.clone_from(model);
-            state.phase = ChunkPhase::Sealed;
+            // A later attempt is sealed when it is first asked for, which may be after the intent to send it.
+            if state.phase != ChunkPhase::Creating {
+                state.phase = ChunkPhase::Sealed;
+            }
         }
         JournalEvent::UploadIntent { .. } => state.phase = ChunkPhase::Uploading,
         JournalEvent::Uploaded { .. } => state.phase = ChunkPhase::Uploaded,
@@ -189,13 +192,14 @@ pub(crate) fn fold(state: Option<ChunkState>, attempt: u32, entry: &JournalEntry
     state
 }
 
-/// What the chunks' states tell of their purchases: the newest batch of each, and which may have one more.
-pub(crate) fn purchases(chunks: &[ChunkState]) -> Purchases {
+/// What the journal tells of purchases: every batch of every chunk, those that failed included, and which chunk may
+/// have one more.
+pub(crate) fn purchases(bought: Vec<(u32, BatchHandle)>, chunks: &[ChunkState]) -> Purchases {
     let mut purchases = Purchases::default();
+    for (chunk, handle) in bought {
+        purchases.bought(chunk, &handle.id);
+    }
     for state in chunks {
-        if let Some(handle) = &state.handle {
-            purchases.bought(state.chunk, &handle.id);
-        }
         // What is held may have been bought, also where another's batch was taken for it.
         if matches!(
             state.phase,

@@ -1,6 +1,7 @@
-use super::{entry, handle, job, seal, success, tag};
+use super::{entry, handle, job, prefix, seal, success, tag};
 use batchwright_core::{
-    BatchStatus, ErrorKind, InputRef, JournalEntry, JournalEvent, ListMark, SubmissionLog as _,
+    BatchHandle, BatchStatus, ErrorKind, InputRef, JournalEntry, JournalEvent, ListMark,
+    SubmissionLog as _,
 };
 use batchwright_ledger::{ChunkPhase, Ledger};
 use std::{fs, path::Path};
@@ -110,6 +111,47 @@ async fn facts_read_back_and_fold_into_the_state() {
     assert_eq!(reader.entries(1).await.unwrap(), written);
     let error = reader.append(written).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unexpected);
+}
+
+/// What is new, of the right size and in no journal may be taken for a chunk's own batch: what failed stays known.
+#[tokio::test]
+async fn f_117_every_batch_of_a_chunk_stays_known_and_a_copy_sealed_late_hides_no_create() {
+    let (_folder, ledger) = job();
+    seal(&ledger, 1, &[0, 1]);
+    let batch = |id: &str| BatchHandle::new("model", id, InputRef::default());
+    let intent = |attempt| JournalEvent::CreateIntent {
+        tag: tag(1, attempt),
+        input: InputRef::default(),
+        mark: ListMark::default(),
+    };
+    let created = |attempt, id| JournalEvent::Created {
+        tag: tag(1, attempt),
+        handle: batch(id),
+    };
+    let refused = JournalEvent::CreateRefused {
+        tag: tag(1, 1),
+        message: "the queue is full".into(),
+        retryable: true,
+    };
+    for event in [intent(1), created(1, "b1"), refused, intent(1)] {
+        ledger.append(vec![entry(1, event)]).await.unwrap();
+    }
+    assert_eq!(ledger.purchases().await.unwrap().unclear, [1]);
+    ledger
+        .append(vec![entry(1, created(1, "b2"))])
+        .await
+        .unwrap();
+    let known = ledger.purchases().await.unwrap();
+    assert!(known.unclear.is_empty());
+    assert_eq!(known.batches, [(1, "b1".to_owned()), (1, "b2".to_owned())]);
+
+    let fenced = JournalEvent::Fenced { tag: tag(1, 1) };
+    for event in [fenced, intent(2)] {
+        ledger.append(vec![entry(1, event)]).await.unwrap();
+    }
+    ledger.reseal(1, 2, prefix(1, 1), prefix(1, 2)).unwrap();
+    assert_eq!(ledger.purchases().await.unwrap().unclear, [1]);
+    assert_eq!(ledger.chunks().unwrap()[0].phase, ChunkPhase::Creating);
 }
 
 #[test]
