@@ -321,7 +321,10 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if let Err(error) = self.desk.end() {
+        // Whoever finished it was told.
+        if let Err(error) = self.desk.end()
+            && !self.finished.load(Ordering::Acquire)
+        {
             tracing::warn!(%error, "the segment of outcomes is closed by the next opening");
         }
         self.join();
@@ -405,6 +408,33 @@ impl SegmentFile for File {
     }
 }
 
+/// A segment's file, of which no sync succeeds after one that failed: the kernel tells an error once, to whichever of
+/// two syncs asks first (F-146).
+struct Synced {
+    file: Arc<dyn SegmentFile>,
+    failed: Mutex<bool>,
+}
+
+impl Synced {
+    fn new(file: Arc<dyn SegmentFile>) -> Self {
+        Self {
+            file,
+            failed: Mutex::new(false),
+        }
+    }
+
+    /// One at a time, so that the second learns how the first one ended.
+    fn sync(&self) -> io::Result<()> {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *failed {
+            return Err(io::Error::other("an earlier sync of it failed"));
+        }
+        let synced = self.file.sync();
+        *failed = synced.is_err();
+        synced
+    }
+}
+
 pub(crate) type Create = Box<dyn FnMut(&Path) -> Result<Arc<dyn SegmentFile>> + Send>;
 
 pub(crate) fn create_segment(path: &Path) -> Result<Arc<dyn SegmentFile>> {
@@ -419,7 +449,7 @@ pub(crate) fn create_segment(path: &Path) -> Result<Arc<dyn SegmentFile>> {
 struct Current {
     name: SegmentName,
     path: PathBuf,
-    file: Arc<dyn SegmentFile>,
+    file: Arc<Synced>,
     sha: Sha256,
     bytes: u64,
     /// How many of the bytes are durable.
@@ -441,6 +471,7 @@ impl Current {
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.file
+            .file
             .append(bytes)
             .map_err(|error| files::storage("append to", &self.path, error))?;
         self.sha.update(bytes);
@@ -555,9 +586,12 @@ impl Desk {
     fn end(&self) -> Result<()> {
         let mut writer = self.lock();
         if writer.ended {
-            return Ok(());
+            return writer.broken.clone().map_or(Ok(()), Err);
         }
-        let closed = writer.close();
+        let closed = writer.check_fence().and_then(|()| writer.close());
+        if let Err(error) = &closed {
+            writer.fail(error);
+        }
         writer.ended = true;
         drop(writer);
         self.ready.notify_one();
@@ -578,27 +612,27 @@ impl Writer {
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
-        self.try_write(lines).inspect_err(|error| {
+        self.try_write(lines)
+            .inspect_err(|error| self.fail(error))?;
+        match &self.taken_over {
             // A row that may not be sent is no fault of the disk.
-            if self.taken_over.is_none() || lines.intents == 0 {
-                self.fail(error);
-            }
-        })
+            Some(error) if lines.intents > 0 => Err(error.clone()),
+            _ => Ok(()),
+        }
     }
 
+    /// Writes nothing, or in vain, where an intent comes after another process took the job over.
     fn try_write(&mut self, lines: &Lines<'_>) -> Result<()> {
         self.check_fence()?;
-        if lines.intents > 0
-            && let Some(error) = &self.taken_over
-        {
-            return Err(error.clone());
+        if lines.intents > 0 && self.taken_over.is_some() {
+            return Ok(());
         }
         let current = match &mut self.current {
             Some(current) => current,
             None => {
                 let name = self.ledger.next_segment();
                 let path = name.path(self.ledger.folder());
-                let file = (self.create)(&path)?;
+                let file = Arc::new(Synced::new((self.create)(&path)?));
                 self.current.insert(Current {
                     name,
                     path,
@@ -624,10 +658,8 @@ impl Writer {
         if lines.intents > 0 {
             // Once more, now that the intent can be read: whoever takes the job over after this reads it.
             self.check_fence()?;
-            if let Some(error) = &self.taken_over {
-                return Err(error.clone());
-            }
         }
+        // What was left to another process is nobody's to close here.
         if is_full {
             self.close()?;
         }
@@ -913,5 +945,142 @@ mod tests {
         log.append(record(100)).await.unwrap();
         assert_eq!(syncs.load(Ordering::SeqCst), shared + 1);
         assert!(shared < 100, "{shared} syncs for 100 appends");
+    }
+
+    /// Its first sync fails once it is let through, and no other does, as a kernel tells an error once.
+    struct ToldOnce {
+        file: File,
+        entered: mpsc::SyncSender<()>,
+        gate: Mutex<Option<mpsc::Receiver<()>>>,
+    }
+
+    impl SegmentFile for ToldOnce {
+        fn append(&self, bytes: &[u8]) -> io::Result<()> {
+            self.file.append(bytes)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            let Some(gate) = self.gate.lock().unwrap().take() else {
+                return Ok(());
+            };
+            self.entered.send(()).unwrap();
+            gate.recv().unwrap();
+            Err(io::Error::other("injected"))
+        }
+    }
+
+    #[tokio::test]
+    async fn f_146_an_error_one_sync_was_told_is_not_confirmed_by_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let (entered, was_entered) = mpsc::sync_channel(1);
+        let (open, gate) = mpsc::channel();
+        let mut gate = Some(gate);
+        let create: Create = Box::new(move |path| {
+            let (file, entered) = (files::create(path)?, entered.clone());
+            let gate = Mutex::new(gate.take());
+            Ok(Arc::new(ToldOnce {
+                file,
+                entered,
+                gate,
+            }))
+        });
+        let line = record(0).len() as u64 + 1;
+        let log = OutcomeLog::start_with(ledger, 3 * line, create).unwrap();
+        let mut first = Box::pin(log.append(record(0)));
+        assert!(futures::poll!(&mut first).is_pending());
+        was_entered.recv().unwrap();
+        // The thread syncs; one more waits, and the next one fills the segment, which is synced to be closed.
+        let mut second = Box::pin(log.append(record(1)));
+        assert!(futures::poll!(&mut second).is_pending());
+        let third = thread::spawn({
+            let log = log.clone();
+            move || log.append_blocking(&[record(2)])
+        });
+        let segment = folder.path().join("segments/000001-0001.jsonl");
+        while std::fs::metadata(&segment).unwrap().len() < 3 * line {
+            tokio::task::yield_now().await;
+        }
+        open.send(()).unwrap();
+        assert!(first.await.is_err());
+        assert!(second.await.is_err());
+        assert!(third.join().unwrap().is_err());
+        assert!(log.append(record(3)).await.is_err());
+        let other = log.clone();
+        assert!(log.finish().await.is_err());
+        assert!(other.finish().await.is_err(), "nor by asking again");
+    }
+
+    #[tokio::test]
+    async fn f_146_a_sync_that_fails_while_the_job_is_taken_over_confirms_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let create: Create = Box::new(move |path| {
+            let file = files::create(path)?;
+            // Two writes, then the sync of what is left behind.
+            let left = AtomicUsize::new(3);
+            Ok(Arc::new(Failing { file, left }))
+        });
+        let log = OutcomeLog::start_with(ledger, SEGMENT_BYTES, create).unwrap();
+        let shared = Arc::clone(&log.0.desk);
+        let synced = {
+            let mut writer = shared.lock();
+            let mut bytes = record(0);
+            bytes.push(b'\n');
+            let outcome = Lines {
+                bytes: &bytes,
+                outcomes: 1,
+                intents: 0,
+            };
+            writer.write(&outcome).unwrap();
+            let synced = writer.hold(&outcome);
+            writer.write(&outcome).unwrap();
+            std::fs::remove_file(folder.path().join("lock")).unwrap();
+            let _second = Ledger::open(folder.path()).unwrap();
+            let intent = Lines {
+                bytes: b"{}\n",
+                outcomes: 0,
+                intents: 1,
+            };
+            assert!(writer.write(&intent).is_err());
+            synced
+        };
+        shared.ready.notify_one();
+        assert!(synced.await.unwrap().is_err());
+        assert!(log.append(record(1)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn f_153_a_job_taken_over_since_the_last_outcome_is_finished_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let log = ledger.outcome_log().unwrap();
+        log.append(record(0)).await.unwrap();
+        std::fs::remove_file(folder.path().join("lock")).unwrap();
+        let second = Ledger::open(folder.path()).unwrap();
+        log.finish().await.unwrap();
+        assert!(second.scan().unwrap().finished.iter().eq([0]));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn f_153_a_lock_that_was_moved_away_is_gone() {
+        for linked in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let ledger = Ledger::open(folder.path()).unwrap();
+            let log = ledger.outcome_log().unwrap();
+            let lock = folder.path().join("lock");
+            // As a backup of links does.
+            if linked {
+                std::fs::hard_link(&lock, folder.path().join("lock.1")).unwrap();
+                std::fs::remove_file(&lock).unwrap();
+            } else {
+                std::fs::rename(&lock, folder.path().join("lock.1")).unwrap();
+            }
+            log.intent(0, 1).await.unwrap();
+            let _second = Ledger::open(folder.path()).unwrap();
+            let error = log.intent(1, 1).await.unwrap_err();
+            assert!(error.message().contains("took this job over"), "{error}");
+        }
     }
 }
