@@ -2,9 +2,7 @@
 
 use crate::{Subject, world::World};
 use batchwright_core::{BatchStatus, Ending, Outcome};
-use batchwright_emulator::{
-    BatchPace, EmulatorConfig, FaultAction, Mutation, MutationKind, prompt_hash,
-};
+use batchwright_emulator::{BatchPace, EmulatorConfig, FaultAction, MutationKind, prompt_hash};
 use std::{collections::BTreeMap, time::Duration};
 
 const TEXTS: [&str; 4] = ["a", "b", "c", "d"];
@@ -39,11 +37,7 @@ pub async fn f_078_a_cancelled_batch_keeps_what_ran(subject: &Subject) {
     let pace = BatchPace::default().with_per_row(Duration::from_secs(60));
     let world = World::with(subject, EmulatorConfig::default().with_pace(pace)).await;
     let handle = world.submit(&world.rows(&TEXTS), 0).await;
-    world
-        .emulator
-        .advance(Duration::from_secs(200))
-        .await
-        .unwrap();
+    world.advance(Duration::from_secs(200)).await;
     world.batch().cancel(&handle).await.unwrap();
     let snapshot = world.end(&handle).await;
     assert_eq!(snapshot.status, BatchStatus::Cancelled);
@@ -71,8 +65,7 @@ fn assert_partial(outcomes: &[Outcome], rest: &str) {
 
 async fn mutated(subject: &Subject, kind: MutationKind) -> Vec<Outcome> {
     let world = World::new(subject).await;
-    let mutation = Mutation::new(kind, 1);
-    world.fault(subject.routes.create, FaultAction::MutateResults(mutation));
+    world.mutate(kind);
     let (_, outcomes) = world.run(&TEXTS).await;
     outcomes
 }
@@ -121,14 +114,34 @@ pub async fn f_099_a_double_line_says_the_same_twice(subject: &Subject) {
     assert_eq!((times.len(), outcomes.len()), (4, 5));
 }
 
-/// F-104: a hollow or broken line harms its own row only.
-pub async fn f_104_an_odd_line_harms_its_own_row(subject: &Subject) {
-    for kind in [MutationKind::Hollow, MutationKind::Garble] {
-        let outcomes = mutated(subject, kind).await;
-        assert_own_answers(&outcomes, &TEXTS);
-        assert_eq!(count(&outcomes, "succeeded"), 3, "{kind:?}");
-        let odd = outcomes.len() - 3;
-        assert_eq!(count(&outcomes, "unreadable"), odd, "{kind:?}");
-        assert!(odd <= 1, "{kind:?}");
-    }
+/// F-104: a hollow line harms its own row only.
+pub async fn f_104_a_hollow_line_harms_its_own_row(subject: &Subject) {
+    assert_one_odd(&mutated(subject, MutationKind::Hollow).await);
+}
+
+/// F-104: a broken line harms its own row only.
+pub async fn f_104_a_broken_line_harms_its_own_row(subject: &Subject) {
+    assert_one_odd(&mutated(subject, MutationKind::Garble).await);
+}
+
+fn assert_one_odd(outcomes: &[Outcome]) {
+    assert_own_answers(outcomes, &TEXTS);
+    assert_eq!(count(outcomes, "succeeded"), 3);
+    let odd = outcomes.len() - 3;
+    assert_eq!(count(outcomes, "unreadable"), odd);
+    assert!(odd <= 1);
+}
+
+/// F-078: a batch that is cancelled before it began ends as cancelled, and no row of it failed.
+pub async fn f_078_a_batch_cancelled_at_once_ends_as_cancelled(subject: &Subject) {
+    let world = World::new(subject).await;
+    let handle = world.submit(&world.rows(&TEXTS), 0).await;
+    world.batch().cancel(&handle).await.unwrap();
+    let snapshot = world.end(&handle).await;
+    assert_eq!(snapshot.status, BatchStatus::Cancelled);
+    let outcomes = world.outcomes(&snapshot).await;
+    assert_eq!(
+        count(&outcomes, "failed") + count(&outcomes, "unreadable"),
+        0
+    );
 }

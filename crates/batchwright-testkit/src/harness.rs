@@ -1,6 +1,7 @@
 //! A test program: lists, chooses and runs tests as `cargo test` and `cargo nextest` ask.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     io::{self, Write},
     num::NonZeroUsize,
@@ -14,7 +15,7 @@ use std::{
 pub(crate) struct Test {
     pub(crate) name: String,
     /// Why it does not apply.
-    pub(crate) ignored: Option<&'static str>,
+    pub(crate) ignored: Option<Cow<'static, str>>,
     pub(crate) run: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -87,7 +88,7 @@ pub(crate) fn main(tests: Vec<Test>, arguments: impl Iterator<Item = String>) ->
         chosen.into_iter().partition(|test| test.ignored.is_some());
     say(&format!("\nrunning {} tests", ignored.len() + run.len()));
     for test in &ignored {
-        let reason = test.ignored.unwrap_or_default();
+        let reason = test.ignored.as_deref().unwrap_or_default();
         say(&format!("test {} ... ignored, {reason}", test.name));
     }
     let (run, passed_over) = if ask.ignored {
@@ -183,11 +184,11 @@ mod tests {
     #[test]
     fn a_failing_test_is_named_and_an_ignored_one_is_not_run() {
         let ran = Arc::new(AtomicUsize::new(0));
-        let test = |name: &str, ignored, fails: bool| {
+        let test = |name: &str, ignored: Option<&'static str>, fails: bool| {
             let ran = Arc::clone(&ran);
             Test {
                 name: name.to_owned(),
-                ignored,
+                ignored: ignored.map(Cow::Borrowed),
                 run: Box::new(move || {
                     ran.fetch_add(1, Ordering::SeqCst);
                     assert!(!fails, "as it should");

@@ -1,7 +1,10 @@
 #![doc = include_str!("../README.md")]
 #![allow(clippy::unwrap_used, reason = "a case fails by panicking")]
 
+mod between;
+mod double;
 mod harness;
+mod live;
 mod subject;
 mod suite;
 mod world;
@@ -14,5 +17,9 @@ pub mod lines;
 pub mod realtime;
 pub mod secrets;
 
+pub use double::{Billed, Double, Powers};
+pub use live::Live;
 pub use subject::{Made, Place, Route, Routes, Subject};
 pub use suite::{Case, cases, run};
+
+pub use batchwright_emulator::{Face, prompt_hash};

@@ -1,11 +1,11 @@
 //! What must never show.
 
 use crate::{
-    Subject,
+    Route, Subject,
     world::{KEY, World, borrowed, tag},
 };
 use batchwright_core::{Error, InputRef};
-use batchwright_emulator::{EmulatorConfig, FaultAction, FaultRule, Reply};
+use batchwright_emulator::{FaultAction, Reply};
 use serde_json::json;
 
 fn assert_hidden(what: &str, error: &Error) {
@@ -22,13 +22,15 @@ fn assert_hidden(what: &str, error: &Error) {
 pub async fn f_192_f_203_the_key_shows_in_no_error(subject: &Subject) {
     let echo = json!({"type": "error", "error": {"message": format!("bad key {KEY}"), "code": KEY,
         "type": KEY, "status": KEY, "param": KEY, "details": [{"reason": KEY}]}, "request_id": "r"});
-    for status in [400, 401, 429, 500, 200] {
-        let world = World::with(subject, EmulatorConfig::default()).await;
+    let own = |status| (subject.refusal)(status, &format!("bad key {KEY}"));
+    let echoes = [400, 401, 429, 500, 200].map(|status| (status, echo.clone()));
+    for (status, body) in echoes.into_iter().chain([(400, own(400)), (401, own(401))]) {
+        let world = World::new(subject).await;
         let rows = world.rows(&["a"]);
         let requests = borrowed(&rows);
-        let reply = Reply::status(status).with_body(echo.clone());
-        let rule = FaultRule::on("POST", "*").action(FaultAction::Reply(reply));
-        world.emulator.add_faults(vec![rule]);
+        let reply = Reply::status(status).with_body(body);
+        let every = Some(Route::new("POST", "*"));
+        world.faults(every, u64::MAX, FaultAction::Reply(reply));
         if subject.offline().realtime.is_some() {
             let error = world.ask(&requests[0].1).await.unwrap_err();
             assert_hidden("complete", &error);

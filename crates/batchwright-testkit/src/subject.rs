@@ -1,16 +1,22 @@
 //! The provider to be proven, and how it is made.
 
+use crate::{
+    double::{Double, Powers, Start},
+    live::Live,
+};
 use batchwright_core::{BatchLimits, BatchProvider, Capability, ChatProvider, Result};
 use batchwright_emulator::Face;
-use std::{fmt, sync::Arc};
+use serde_json::{Value, json};
+use std::{fmt, future::Future, sync::Arc};
 
 /// Where a provider is to send its calls, and with which key.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Place {
-    /// The face's base URL, as [`Emulator::base_url`](batchwright_emulator::Emulator::base_url) gives it.
+    /// The base URL: a face's, as [`Emulator::base_url`](batchwright_emulator::Emulator::base_url) gives it, one before
+    /// the [`Double`], or the vendor's own.
     pub base_url: String,
-    /// The emulator's control URL, for providers that reach it at a second address.
+    /// The emulator's control URL, for providers that reach it at a second address; else empty.
     pub control_url: String,
     /// The key.
     pub key: String,
@@ -61,6 +67,12 @@ impl Made {
         }
     }
 
+    pub(crate) fn name(&self) -> String {
+        let batch = self.batch.as_ref().map(|batch| batch.name());
+        let name = batch.or_else(|| Some(self.realtime.as_ref()?.name()));
+        name.unwrap_or_default().to_owned()
+    }
+
     pub(crate) fn capability(&self) -> Capability {
         match (&self.batch, &self.realtime) {
             (Some(batch), _) => batch.capability().clone(),
@@ -79,15 +91,15 @@ impl fmt::Debug for Made {
     }
 }
 
-/// A call of the provider, as the emulator's fault rules and counts name it.
+/// A call of the provider, as fault rules and counts name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Route {
     /// The method.
     pub method: &'static str,
-    /// The whole path with the face's own part; `*` stands for any run of characters.
+    /// The whole path with the base URL's own part; `*` stands for any run of characters.
     pub path: &'static str,
-    /// The name the emulator counts it under.
+    /// The name the emulator counts it under; a double's calls are counted by `path`.
     pub counted: &'static str,
 }
 
@@ -130,13 +142,29 @@ pub struct Routes {
 
 type Make = dyn Fn(&Place) -> Result<Made> + Send + Sync;
 
+/// What stands where the vendor does.
+#[derive(Clone)]
+pub(crate) enum Stage {
+    Emulator(Face),
+    Double(Powers, Start),
+    Live(Live),
+}
+
+/// An error in a shape most vendors' readers take.
+fn usual_refusal(status: u16, message: &str) -> Value {
+    json!({"type": "error", "error": {
+        "message": message, "type": "invalid_request_error", "status": "INVALID_ARGUMENT", "code": status
+    }})
+}
+
 /// A provider to be proven.
 #[derive(Clone)]
 pub struct Subject {
     pub(crate) name: &'static str,
-    pub(crate) face: Face,
+    pub(crate) stage: Stage,
     pub(crate) model: &'static str,
     pub(crate) routes: Routes,
+    pub(crate) refusal: fn(u16, &str) -> Value,
     make: Arc<Make>,
     without: Vec<(&'static str, &'static str)>,
 }
@@ -150,14 +178,65 @@ impl Subject {
         routes: Routes,
         make: impl Fn(&Place) -> Result<Made> + Send + Sync + 'static,
     ) -> Self {
+        Self::at(Stage::Emulator(face), name, model, routes, make)
+    }
+
+    /// A provider whose protocol the emulator does not speak, over a server of its own: `start` is called for each
+    /// case, and `powers` says what that server can do besides.
+    pub fn double<D, F>(
+        name: &'static str,
+        model: &'static str,
+        routes: Routes,
+        powers: Powers,
+        start: impl Fn() -> F + Send + Sync + 'static,
+        make: impl Fn(&Place) -> Result<Made> + Send + Sync + 'static,
+    ) -> Self
+    where
+        D: Double + 'static,
+        F: Future<Output = D> + Send + 'static,
+    {
+        let start: Start = Arc::new(move || {
+            let started = start();
+            Box::pin(async move { Box::new(started.await) as Box<dyn Double> })
+        });
+        Self::at(Stage::Double(powers, start), name, model, routes, make)
+    }
+
+    /// A provider over the vendor itself, which costs money: only a few cases apply, and each is ignored unless
+    /// [`Live`] says that it may run.
+    pub fn live(
+        name: &'static str,
+        live: Live,
+        model: &'static str,
+        make: impl Fn(&Place) -> Result<Made> + Send + Sync + 'static,
+    ) -> Self {
+        Self::at(Stage::Live(live), name, model, Routes::default(), make)
+    }
+
+    fn at(
+        stage: Stage,
+        name: &'static str,
+        model: &'static str,
+        routes: Routes,
+        make: impl Fn(&Place) -> Result<Made> + Send + Sync + 'static,
+    ) -> Self {
         Self {
             name,
-            face,
+            stage,
             model,
             routes,
+            refusal: usual_refusal,
             make: Arc::new(make),
             without: Vec::new(),
         }
+    }
+
+    /// Sets the body in which the vendor refuses a call with this status and in these words. Default: one that most
+    /// vendors' readers take.
+    #[must_use]
+    pub fn with_refusal(mut self, refusal: fn(u16, &str) -> Value) -> Self {
+        self.refusal = refusal;
+        self
     }
 
     /// Leaves out a case, by its name, for this reason.
@@ -195,7 +274,6 @@ impl fmt::Debug for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subject")
             .field("name", &self.name)
-            .field("face", &self.face)
             .field("model", &self.model)
             .field("routes", &self.routes)
             .field("without", &self.without)

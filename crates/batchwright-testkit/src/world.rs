@@ -1,14 +1,27 @@
-//! An emulator and a provider that calls it, for one case.
+//! A server and a provider that calls it, for one case.
 
-use crate::subject::{Made, Place, Route, Subject};
+use crate::{
+    between::Between,
+    double::{Billed, Double},
+    live::{OUTPUT_TOKENS, assert_bounded},
+    subject::{Made, Place, Route, Stage, Subject},
+};
 use batchwright_core::{
     BatchHandle, BatchInput, BatchLimits, BatchProvider, BatchSnapshot, BatchSummary, CallOptions,
     ChatProvider, InputRef, ListMatch, Message, Outcome, Request, Response, Result, ResultFile,
-    SealedBatch, SealedBody, SubmissionTag, SubmitError,
+    Sampling, SealedBatch, SealedBody, SubmissionTag, SubmitError,
 };
-use batchwright_emulator::{Emulator, EmulatorConfig, FaultAction, FaultRule};
+use batchwright_emulator::{
+    Emulator, EmulatorConfig, FaultAction, FaultRule, Mutation, MutationKind, prompt_hash,
+};
 use futures::StreamExt;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
@@ -19,24 +32,80 @@ pub(crate) const KEY: &str = "CANARY_KEY_that_must_never_show";
 const MAX_HOURS: u32 = 8 * 24;
 
 pub(crate) struct World {
-    pub(crate) emulator: Emulator,
+    server: Server,
     pub(crate) subject: Subject,
     made: Made,
+}
+
+/// What the provider calls.
+enum Server {
+    Emulator(Box<Emulator>),
+    Double(Box<dyn Double>, Between),
+    /// The vendor itself, and how many more requests the case may buy there.
+    Live(AtomicU64),
 }
 
 impl World {
     /// Virtual time stands still until the case moves it.
     pub(crate) async fn new(subject: &Subject) -> Self {
-        Self::with(subject, EmulatorConfig::default()).await
+        let (server, place) = match &subject.stage {
+            Stage::Emulator(_) => return Self::with(subject, EmulatorConfig::default()).await,
+            Stage::Double(_, start) => {
+                let double = start().await;
+                let between = Between::start(&double.base_url()).await;
+                let place = Place::new(between.base_url(), String::new(), KEY);
+                (Server::Double(double, between), place)
+            }
+            Stage::Live(live) => (Server::Live(AtomicU64::new(0)), live.place()),
+        };
+        Self::of(subject, server, &place)
     }
 
+    /// An emulator with settings of its own, for cases that no other server can have.
     pub(crate) async fn with(subject: &Subject, config: EmulatorConfig) -> Self {
+        let Stage::Emulator(face) = subject.stage else {
+            panic!("the case says that it needs the emulator");
+        };
         let emulator = Emulator::start(config.with_time_scale(0.0)).await.unwrap();
-        let place = Place::new(emulator.base_url(subject.face), emulator.control_url(), KEY);
+        let place = Place::new(emulator.base_url(face), emulator.control_url(), KEY);
+        Self::of(subject, Server::Emulator(Box::new(emulator)), &place)
+    }
+
+    fn of(subject: &Subject, server: Server, place: &Place) -> Self {
         Self {
-            made: subject.make(&place),
+            made: subject.make(place),
             subject: subject.clone(),
-            emulator,
+            server,
+        }
+    }
+
+    /// Allows a case over a live account as many requests as it declares.
+    pub(crate) fn allow(self, requests: u64) -> Self {
+        if let Server::Live(left) = &self.server {
+            left.store(requests, Ordering::SeqCst);
+        }
+        self
+    }
+
+    pub(crate) async fn advance(&self, by: Duration) {
+        match &self.server {
+            Server::Emulator(emulator) => emulator.advance(by).await.unwrap(),
+            Server::Double(double, _) => double.advance(by).await,
+            Server::Live(_) => panic!("no case moves a vendor's clock"),
+        }
+    }
+
+    pub(crate) async fn invoice(&self) -> Vec<Billed> {
+        match &self.server {
+            Server::Emulator(emulator) => {
+                let lines = emulator.invoice().await.unwrap();
+                let billed = lines
+                    .iter()
+                    .map(|line| Billed::new(line.input_tokens, line.output_tokens));
+                billed.collect()
+            }
+            Server::Double(double, _) => double.invoice().await,
+            Server::Live(_) => panic!("no case reads a vendor's invoice"),
         }
     }
 
@@ -53,14 +122,65 @@ impl World {
         limits.expect("it has batches")
     }
 
+    /// A request whose answer tells its prompt: servers put [`mark`](Self::mark) there by themselves, a real model is
+    /// asked to.
     pub(crate) fn chat(&self, text: &str) -> Request {
-        Request::chat("row", self.subject.model, [Message::user(text)])
+        let text = match self.server {
+            Server::Live(_) => format!("Repeat {} and nothing else.\n\n{text}", self.mark(text)),
+            _ => text.to_owned(),
+        };
+        self.bounded(Request::chat(
+            "row",
+            self.subject.model,
+            [Message::user(text)],
+        ))
+    }
+
+    /// What the answer to this text holds.
+    pub(crate) fn mark(&self, text: &str) -> String {
+        prompt_hash([text])
+    }
+
+    /// The request as it is, or with a bound of its answer where that costs money.
+    pub(crate) fn bounded(&self, request: Request) -> Request {
+        match self.server {
+            Server::Live(_) => {
+                let sampling = Sampling::new().with_max_output_tokens(OUTPUT_TOKENS);
+                request.with_sampling(sampling.unwrap())
+            }
+            _ => request,
+        }
     }
 
     pub(crate) async fn ask(&self, request: &Request) -> Result<Response> {
+        self.draw(1);
+        if matches!(self.server, Server::Live(_)) {
+            assert_bounded(request);
+        }
         self.realtime()
             .complete(request, &CallOptions::default())
             .await
+    }
+
+    /// Takes requests from what a case over a live account may buy.
+    fn draw(&self, requests: u64) {
+        if let Server::Live(left) = &self.server {
+            let taken = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                left.checked_sub(requests)
+            });
+            assert!(taken.is_ok(), "the case buys more than it declares");
+        }
+    }
+
+    /// Leaves nothing to run or to store at a live account; what a test's own server holds is gone with it.
+    pub(crate) async fn give_up(&self, handle: &BatchHandle) {
+        if let Server::Live(_) = self.server {
+            // Best effort: it may have ended, and its rows were reckoned with.
+            let _ = self.batch().cancel(handle).await;
+            if self.limits().input == BatchInput::Uploaded {
+                let _ = self.batch().discard(&handle.input).await;
+            }
+        }
     }
 
     pub(crate) fn lines(&self, requests: &[(&str, Request)]) -> Vec<u8> {
@@ -73,6 +193,11 @@ impl World {
     }
 
     pub(crate) fn sealed(&self, requests: &[(&str, Request)]) -> SealedBatch {
+        if matches!(self.server, Server::Live(_)) {
+            requests
+                .iter()
+                .for_each(|(_, request)| assert_bounded(request));
+        }
         let lines = self.lines(requests);
         let bytes = lines.len() as u64;
         self.sealed_as(SealedBody::Memory(lines.into()), bytes, requests)
@@ -110,6 +235,7 @@ impl World {
         batch: &SealedBatch,
         tag: &SubmissionTag,
     ) -> Result<BatchHandle, SubmitError> {
+        self.draw(batch.requests);
         let input = self.input(batch, tag).await;
         self.batch().submit(batch, &input, tag).await
     }
@@ -138,7 +264,7 @@ impl World {
             if snapshot.status.is_terminal() && !snapshot.awaits_files() {
                 return snapshot;
             }
-            self.emulator.advance(HOUR).await.unwrap();
+            self.advance(HOUR).await;
         }
         panic!("batch {} does not end", handle.id);
     }
@@ -167,14 +293,39 @@ impl World {
 
     /// The next call of this route goes wrong so.
     pub(crate) fn fault(&self, route: Option<Route>, action: FaultAction) {
+        self.faults(route, 1, action);
+    }
+
+    /// The next `times` calls of this route go wrong so.
+    pub(crate) fn faults(&self, route: Option<Route>, times: u64, action: FaultAction) {
         let route = route.expect("cases without their route are ignored");
-        let rule = FaultRule::on(route.method, route.path).times(1);
-        self.emulator.add_faults(vec![rule.action(action)]);
+        match &self.server {
+            Server::Emulator(emulator) => {
+                let rule = FaultRule::on(route.method, route.path).times(times);
+                emulator.add_faults(vec![rule.action(action)]);
+            }
+            Server::Double(_, between) => between.add(route.method, route.path, times, action),
+            Server::Live(_) => panic!("no case lets a vendor's calls go wrong"),
+        }
+    }
+
+    /// The results of the next batch go wrong so: in the emulator's files, or between a double and the provider.
+    pub(crate) fn mutate(&self, kind: MutationKind) {
+        let routes = self.subject.routes;
+        let route = match &self.server {
+            Server::Double(..) => routes.results,
+            _ => routes.create,
+        };
+        self.fault(route, FaultAction::MutateResults(Mutation::new(kind, 1)));
     }
 
     pub(crate) fn calls(&self, route: Option<Route>) -> u64 {
         let route = route.expect("cases without their route are ignored");
-        self.emulator.calls(route.method, route.counted)
+        match &self.server {
+            Server::Emulator(emulator) => emulator.calls(route.method, route.counted),
+            Server::Double(_, between) => between.calls(route.method, route.path),
+            Server::Live(_) => panic!("no case counts a vendor's calls"),
+        }
     }
 
     /// Whether the list's entry is the batch of this create, by the strongest of what it is known by.
@@ -200,6 +351,12 @@ pub(crate) fn borrowed(rows: &[(String, Request)]) -> Vec<(&str, Request)> {
         .collect()
 }
 
+/// A tag of this process alone, since a live account remembers those of others.
 pub(crate) fn tag(chunk: u32) -> SubmissionTag {
-    SubmissionTag::new("job1", chunk, 1, "rnd1").unwrap()
+    static RANDOM: OnceLock<String> = OnceLock::new();
+    let random = RANDOM.get_or_init(|| {
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        format!("{:x}", now.as_nanos() & 0xff_ffff_ffff)
+    });
+    SubmissionTag::new("job1", chunk, 1, random).unwrap()
 }

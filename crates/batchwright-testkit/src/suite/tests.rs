@@ -143,7 +143,8 @@ fn what_a_provider_lacks_is_ignored_with_the_reason() {
         let case = cases().into_iter().find(|case| case.name == name);
         case.expect("a case of this name").ignored(&subject)
     };
-    assert_eq!(reason("life::one_row_is_a_batch"), Some("by choice"));
+    let chosen = reason("life::one_row_is_a_batch");
+    assert_eq!(chosen.as_deref(), Some("by choice"));
     for (name, part) in [
         ("realtime::a_schema_is_obeyed", "no direct calls"),
         (
