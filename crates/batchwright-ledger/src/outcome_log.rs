@@ -1083,4 +1083,37 @@ mod tests {
             assert!(error.message().contains("took this job over"), "{error}");
         }
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn nobody_waits_for_ever_and_every_segment_is_what_it_was_closed_as() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let log = OutcomeLog::start_with(ledger.clone(), 16 * 1024, Box::new(create_segment));
+        let log = log.unwrap();
+        let mut tasks = tokio::task::JoinSet::new();
+        for task in 0..32 {
+            let log = log.clone();
+            tasks.spawn(async move {
+                for row in (task * 50)..(task * 50 + 50) {
+                    log.intent(row, 1).await.unwrap();
+                    log.append(record(row)).await.unwrap();
+                }
+            });
+        }
+        for task in 0..2 {
+            let log = log.clone();
+            tasks.spawn_blocking(move || {
+                let rows = (10_000 * (task + 1))..(10_000 * (task + 1) + 8_000);
+                let records: Vec<_> = rows.map(record).collect();
+                log.append_blocking(&records).unwrap();
+            });
+        }
+        let all = tokio::time::timeout(Duration::from_secs(60), tasks.join_all());
+        all.await.expect("every append is answered");
+        log.finish().await.unwrap();
+        let scan = ledger.scan().unwrap();
+        assert_eq!(scan.finished.len(), 32 * 50 + 2 * 8_000);
+        assert_eq!((scan.in_flight_rows, scan.possibly_paid), (0, 0));
+        assert!(ledger.verify(None).unwrap().findings.is_empty());
+    }
 }
