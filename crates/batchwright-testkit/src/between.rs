@@ -350,6 +350,76 @@ mod tests {
         }
     }
 
+    /// What the server and the provider see of a call that goes wrong so.
+    async fn seen(action: Option<FaultAction>) -> (bool, String) {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/v3", server.local_addr().unwrap());
+        let between = Between::start(&url).await;
+        if let Some(action) = action {
+            between.add("POST", "/v3/*", 1, action);
+        }
+        let address = between.base_url();
+        let address = address.strip_prefix("http://").unwrap();
+        let mut client = TcpStream::connect(address.strip_suffix("/v3").unwrap())
+            .await
+            .unwrap();
+        let call = "POST /v3/asks?x=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+        client.write_all(call.as_bytes()).await.unwrap();
+        let serve = async {
+            let (mut stream, _) = server.accept().await.unwrap();
+            let message = Message::read(&mut stream).await.unwrap().unwrap();
+            assert_eq!(message.body, b"hi");
+            assert!(message.head.starts_with("POST /v3/asks?x=1 "));
+            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        };
+        let mut told = String::new();
+        let mut asked = false;
+        let hear = client.read_to_string(&mut told);
+        tokio::pin!(hear, serve);
+        loop {
+            tokio::select! {
+                () = &mut serve, if !asked => asked = true,
+                heard = &mut hear => {
+                    heard.unwrap();
+                    break;
+                }
+            }
+        }
+        assert_eq!(between.calls("POST", "/v3/asks"), 1, "also a lost one");
+        (asked, told)
+    }
+
+    #[tokio::test]
+    async fn faults_are_before_or_after_the_server_has_acted() {
+        let (asked, told) = seen(None).await;
+        assert!(asked && told.ends_with("\r\n\r\ndone"), "{told}");
+
+        let no = || Reply::status(400).with_body("no".into());
+        let (asked, told) = seen(Some(FaultAction::Reply(no()))).await;
+        assert!(!asked && told.starts_with("HTTP/1.1 400 ") && told.ends_with("no"));
+
+        let (asked, told) = seen(Some(FaultAction::CommitThenReply(no()))).await;
+        assert!(asked && told.ends_with("no"), "{told}");
+
+        let (asked, told) = seen(Some(FaultAction::CommitThenDrop)).await;
+        assert!(asked && told.is_empty(), "{told}");
+
+        let cut = FaultAction::CutAfter {
+            bytes: 50,
+            how: batchwright_emulator::Cut::Rst,
+        };
+        let (asked, told) = seen(Some(cut)).await;
+        assert!(asked && told.ends_with("\r\n\r\ndon"), "{told}");
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "only the emulator")]
+    async fn what_cannot_be_done_on_the_wire_is_not_passed_over() {
+        let between = Between::start("http://127.0.0.1:1/v3").await;
+        between.add("POST", "*", 1, FaultAction::StoreShort(1));
+    }
+
     #[test]
     fn a_broken_file_has_the_length_it_says() {
         let plain =

@@ -38,22 +38,24 @@ impl Case {
     ///
     /// Over a live account that depends on what the cases before it may cost.
     pub fn ignored(&self, subject: &Subject) -> Option<Cow<'static, str>> {
+        let facts = Facts::of(subject);
         let mut spent = Money::ZERO;
-        for case in cases() {
-            let ignored = case.ignored_after(subject, &mut spent);
-            if case.name == self.name {
-                return ignored;
-            }
+        for case in cases().iter().take_while(|case| case.name != self.name) {
+            case.ignored_after(subject, &facts, &mut spent);
         }
-        None
+        self.ignored_after(subject, &facts, &mut spent)
     }
 
     /// As [`ignored`](Self::ignored), after cases that may have cost `spent`; adds what this one may cost.
-    fn ignored_after(&self, subject: &Subject, spent: &mut Money) -> Option<Cow<'static, str>> {
-        let facts = Facts::of(subject);
+    fn ignored_after(
+        &self,
+        subject: &Subject,
+        facts: &Facts,
+        spent: &mut Money,
+    ) -> Option<Cow<'static, str>> {
         let lacks = subject
             .left_out(self.name)
-            .or_else(|| (self.lacks)(&facts))
+            .or_else(|| (self.lacks)(facts))
             .map(Cow::Borrowed);
         let Stage::Live(live) = &subject.stage else {
             return lacks.or_else(|| {
@@ -364,11 +366,12 @@ pub fn run(subjects: Vec<Subject>) -> ExitCode {
         {
             panic!("{}: no case is called {unknown}", subject.name);
         }
+        let facts = Facts::of(&subject);
         for case in cases.iter().filter(|case| case.is_for(&subject)) {
             let (case, subject) = (*case, subject.clone());
             tests.push(harness::Test {
                 name: format!("{}::{}", subject.name, case.name),
-                ignored: case.ignored_after(&subject, &mut spent),
+                ignored: case.ignored_after(&subject, &facts, &mut spent),
                 run: Box::new(move || {
                     let runtime = tokio::runtime::Builder::new_current_thread()
                         .enable_all()

@@ -1,7 +1,7 @@
 //! Cases catch what they are there to catch.
 
 use super::*;
-use crate::{Made, Place};
+use crate::{Double, Made, Place};
 use async_trait::async_trait;
 use batchwright_core::{
     BatchHandle, BatchProvider, BatchSnapshot, BatchSummary, ByteStream, Error, ErrorKind,
@@ -168,4 +168,64 @@ fn leaving_out_what_is_not_there_is_a_mistake() {
     let _ = run(vec![
         subject(|_, _| String::new()).without("life::gone", "why"),
     ]);
+}
+
+/// A server that is never started.
+struct Absent;
+
+impl Double for Absent {
+    fn base_url(&self) -> String {
+        "http://127.0.0.1:1".to_owned()
+    }
+}
+
+#[test]
+fn what_a_double_cannot_do_is_ignored_with_the_reason() {
+    let ignored = |name: &str, powers| {
+        let make = |_: &Place| {
+            let mut limits = BatchLimits::new(vec!["/lines".to_owned()], 10, 1000);
+            limits.input = BatchInput::Inline;
+            let mut capability = Capability::default();
+            capability.batch = Some(limits);
+            let form: Form = |_, _| String::new();
+            Ok(Made::batch(Lines { capability, form }))
+        };
+        let route = Some(crate::Route::new("POST", "/x"));
+        let routes = Routes {
+            create: route,
+            results: route,
+            ..Routes::default()
+        };
+        let subject = Subject::double("d", "m", routes, powers, async || Absent, make);
+        let case = cases().into_iter().find(|case| case.name == name);
+        case.expect("a case of this name").ignored(&subject)
+    };
+    let clockless = Powers::ALL.with_clock(false);
+    let markless = Powers::ALL.with_marks(false);
+    let mute = Powers::ALL.with_directives(false);
+    let free = Powers::ALL.with_invoice(false);
+    for (name, powers, part) in [
+        ("life::one_row_is_a_batch", clockless, "clock"),
+        ("life::one_row_is_a_batch", markless, "tell the prompt"),
+        ("life::f_063_a_refusal_is_an_answer", mute, "directives"),
+        ("life::f_066_usage_is_what_is_billed", free, "invoice"),
+        (
+            "endings::f_104_a_hollow_line_harms_its_own_row",
+            Powers::ALL,
+            "only the emulator",
+        ),
+    ] {
+        let reason = ignored(name, powers).expect(name);
+        assert!(reason.contains(part), "{name}: {reason}");
+        if part != "only the emulator" {
+            assert_eq!(ignored(name, Powers::ALL), None, "{name}");
+        }
+    }
+    // What happens on the wire needs nothing of it.
+    for name in [
+        "create::a_refused_create_bought_nothing",
+        "secrets::f_192_f_203_the_key_shows_in_no_error",
+    ] {
+        assert_eq!(ignored(name, Powers::NONE), None, "{name}");
+    }
 }
