@@ -2,10 +2,16 @@
 
 mod server;
 
+use batchwright_core::Result;
 use batchwright_example_custom_provider::{Quillmere, QuillmereConfig};
-use batchwright_testkit::{Made, Powers, Route, Routes, Subject};
+use batchwright_testkit::{Live, Made, Place, Powers, Route, Routes, Subject};
 use serde_json::json;
 use server::{Server, VOICE};
+
+fn make(place: &Place) -> Result<Made> {
+    let config = QuillmereConfig::new(&place.key).with_base_url(&place.base_url);
+    Ok(Made::both(Quillmere::new(config)?))
+}
 
 fn main() -> std::process::ExitCode {
     let routes = Routes {
@@ -16,10 +22,15 @@ fn main() -> std::process::ExitCode {
         results: Some(Route::new("GET", "/v3/sheets/*")),
     };
     let start = || Server::start(0);
-    let quillmere = Subject::double("quillmere", VOICE, routes, Powers::ALL, start, |place| {
-        let config = QuillmereConfig::new(&place.key).with_base_url(&place.base_url);
-        Ok(Made::both(Quillmere::new(config)?))
-    })
-    .with_refusal(|_, say| json!({"trouble": {"sort": "bad_form", "say": say}}));
-    batchwright_testkit::run(vec![quillmere])
+    let account = Live::new(
+        "quillmere",
+        "QUILLMERE_KEY",
+        "https://api.quillmere.example/v3",
+    );
+    batchwright_testkit::run(vec![
+        Subject::double("quillmere", VOICE, routes, Powers::ALL, start, make)
+            .with_refusal(|_, say| json!({"trouble": {"sort": "bad_form", "say": say}})),
+        // Ignored unless somebody asks for it, and here for good: nobody knows what Quillmere costs.
+        Subject::live("live", account, VOICE, make),
+    ])
 }
