@@ -30,7 +30,7 @@ fn main() -> std::process::ExitCode {
     batchwright_testkit::run(vec![
         Subject::double("quillmere", VOICE, routes, Powers::ALL, start, make)
             .with_refusal(|_, say| json!({"trouble": {"sort": "bad_form", "say": say}})),
-        // Ignored unless somebody asks for it, and here for good: nobody knows what Quillmere costs.
+        // Ignored unless somebody asks for it; and what costs is for good, since no table has Quillmere's prices.
         Subject::live("live", account, VOICE, make),
     ])
 }
