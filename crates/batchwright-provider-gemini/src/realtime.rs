@@ -1,0 +1,122 @@
+//! Direct calls: one request out, one answer in, whole or in pieces; counting; cached contents.
+
+pub(crate) mod cache;
+
+pub use cache::{CachePage, CachedContent, NewCache};
+
+use crate::client::Client;
+use crate::convert::{self, Expect, Reader, Use};
+use crate::wire::CountedTokens;
+use batchwright_core::{CallOptions, Payload, Request, Response, Result};
+use batchwright_http::{Asked, Reply, hollow, sse};
+use futures::StreamExt;
+use serde_json::value::RawValue;
+use std::pin::pin;
+
+/// How many tokens a request has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TokenCount {
+    /// All of them, cached ones included.
+    pub total_tokens: u64,
+    /// Those that a cached content holds.
+    pub cached_tokens: u64,
+}
+
+/// One attempt at an answer; streamed where at least `stream_from` tokens are allowed.
+pub(crate) async fn answer(
+    client: &Client,
+    stream_from: Option<u32>,
+    request: &Request,
+    call: &CallOptions,
+) -> Result<Response> {
+    let endpoint = convert::endpoint(request, Use::Direct)?;
+    let mut body = Vec::with_capacity(size_hint(request));
+    convert::write_body(request, Use::Direct, &mut body)?;
+    let allowed = request.sampling.max_output_tokens();
+    let long = stream_from.is_some_and(|from| allowed.is_some_and(|tokens| tokens >= from));
+    if long && matches!(request.payload, Payload::Chat(_)) {
+        return streamed(client, request, body, call).await;
+    }
+    let reply = client
+        .ask(&request.model, endpoint, body, call.timeout)
+        .await?;
+    if !reply.is_success() {
+        return Err(client.refused(Asked::Inference, &reply));
+    }
+    read_reply(client, &reply, Expect::of(request))
+}
+
+/// About how long a body gets: its texts and some room, so that most are written without growing.
+fn size_hint(request: &Request) -> usize {
+    let bytes = request.estimated_input_tokens().saturating_mul(4);
+    usize::try_from(bytes).unwrap_or(0).saturating_add(256)
+}
+
+fn read_reply(client: &Client, reply: &Reply, expect: Expect) -> Result<Response> {
+    let raw = serde_json::from_slice::<Box<RawValue>>(&reply.body).ok();
+    let body = raw.as_deref().map_or("", RawValue::get);
+    match convert::read_answer(body, expect, &[&client.key]) {
+        Ok(mut response) => {
+            response.raw = raw;
+            Ok(response)
+        }
+        Err(unanswered) => Err(unanswered.into_error().with_status(reply.status)),
+    }
+}
+
+/// An answer in pieces. Its raw body is the list of them, which is what the API sends without `alt=sse`.
+async fn streamed(
+    client: &Client,
+    request: &Request,
+    body: Vec<u8>,
+    call: &CallOptions,
+) -> Result<Response> {
+    let reply = client
+        .ask_streamed(&request.model, body, call.timeout)
+        .await?;
+    if !reply.is_success() {
+        return Err(client.refused(Asked::Inference, &reply.into_reply().await?));
+    }
+    let status = reply.status;
+    let mut reader = Reader::new(Expect::Chat);
+    let mut raw = String::from("[");
+    let mut events = pin!(sse::events(reply.body));
+    while let Some(event) = events.next().await {
+        let data = event?.data;
+        reader
+            .push(&data, &[&client.key])
+            .map_err(|unanswered| unanswered.into_error().with_status(status))?;
+        if raw.len() > 1 {
+            raw.push(',');
+        }
+        raw.push_str(&data);
+    }
+    raw.push(']');
+    // There is no last event but the piece that says why the model stopped (F-058).
+    let ended = reader.has_ended();
+    let mut response = reader
+        .finish()
+        .map_err(|unanswered| unanswered.into_error().with_status(status))?;
+    if !ended {
+        let error = hollow("read the answer: it broke off before its last piece");
+        return Err(error.with_status(status).with_usage(response.usage));
+    }
+    response.raw = RawValue::from_string(raw).ok();
+    Ok(response)
+}
+
+/// Counts a request's tokens.
+pub(crate) async fn count(client: &Client, request: &Request) -> Result<TokenCount> {
+    let body = convert::count_body(request)?;
+    let reply = client.count_tokens(&request.model, body).await?;
+    if !reply.is_success() {
+        return Err(client.refused(Asked::Inference, &reply));
+    }
+    let counted: CountedTokens = client.object(&reply)?;
+    let total = counted.total_tokens;
+    Ok(TokenCount {
+        total_tokens: total.ok_or_else(|| hollow("count the tokens: the answer has no count"))?,
+        cached_tokens: counted.cached_content_token_count.unwrap_or(0),
+    })
+}
