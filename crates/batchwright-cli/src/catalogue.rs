@@ -188,7 +188,7 @@ impl Entry {
             }),
             of_batch(&|limits| match limits.discount_percent {
                 Some(percent) => format!("{percent} %"),
-                None => "by model".to_owned(),
+                None => "-".to_owned(),
             }),
             of_batch(&|limits| hours(&limits.retention)),
             of_batch(&|limits| if limits.one_model { "one" } else { "any" }.to_owned()),

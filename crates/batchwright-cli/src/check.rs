@@ -39,7 +39,10 @@ pub(crate) async fn check(args: Box<CheckArgs>) -> anyhow::Result<Exit> {
         Ok((report, spec, lane))
     });
     let (report, spec, lane) = signals::or_leave(checking).await??;
-    let exit = match (report.is_ok(), args.settings.skip_invalid && !report.is_cut) {
+    let exit = match (
+        report.is_ok(),
+        args.settings.skip_invalid && report.can_skip(),
+    ) {
         (true, _) => Exit::Done,
         (false, true) => Exit::Partial,
         (false, false) => Exit::Usage,
@@ -66,6 +69,26 @@ pub(crate) fn problem_lines(report: &PreflightReport, most: usize) -> Vec<String
         lines.push(format!("  and {} more", count(more)));
     }
     lines
+}
+
+/// What may go wrong, or be meant otherwise, without being wrong.
+pub(crate) fn warnings(report: &PreflightReport) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some((row, line, tokens, context)) = report.first_long {
+        warnings.push(format!(
+            "{} may be longer than the model's context; the first is row {row}, line {line}, with about {} of {} tokens",
+            rows(report.long_rows),
+            count(tokens),
+            count(context)
+        ));
+    }
+    warnings.extend(report.unknown_parameters.iter().map(|(name, number)| {
+        format!(
+            "the parameter {name:?} is not in the provider's documentation and is passed through, in {}",
+            rows(*number)
+        )
+    }));
+    warnings
 }
 
 /// What the rows that can be sent are expected to cost. Whatever is not known is left out and named.
@@ -182,13 +205,17 @@ fn show(
             bad => format!(", {} of them cannot be sent", count(bad)),
         }
     ));
-    let model = spec.model.as_deref().unwrap_or("named by the rows");
-    print(format_args!(
-        "model      {}:{}",
-        spec.provider,
-        clean(model)
-    ));
-    if spec.model.is_none() {
+    if let Some(model) = &spec.model {
+        print(format_args!(
+            "model      {}:{}",
+            spec.provider,
+            clean(model)
+        ));
+    } else {
+        print(format_args!(
+            "models     {}, named by the rows",
+            spec.provider
+        ));
         for (model, load) in &report.models {
             let ModelLoad { rows: number, .. } = load;
             let model = if model.is_empty() { "others" } else { model };
@@ -202,7 +229,12 @@ fn show(
     print(format_args!("lane       {}", spec.lane));
     if let Some(batches) = report.batches {
         print(format_args!(
-            "batches    {}, {} bytes together{}",
+            "batches    {}{}, {} bytes together{}",
+            if report.repeated_ids > 0 {
+                "at most "
+            } else {
+                ""
+            },
             count(batches),
             count(report.batch_bytes),
             limits_of(lane)
@@ -240,27 +272,20 @@ fn show(
             "rules      only limits of batches: no rules of this server for schemas and parameters are known"
         )),
     }
-    if let Some((row, line, tokens, context)) = report.first_long {
-        print(format_args!(
-            "warning    {} may be longer than the model's context; the first is row {row}, line {line}, with about \
-             {} of {} tokens",
-            rows(report.long_rows),
-            count(tokens),
-            count(context)
-        ));
-    }
-    for (name, number) in &report.unknown_parameters {
-        print(format_args!(
-            "warning    the parameter {:?} is not in the provider's documentation and is passed through, in {}",
-            name,
-            rows(*number)
-        ));
+    for warning in warnings(report) {
+        print(format_args!("warning    {}", clean(&warning)));
     }
     if report.rows == 0 {
         print("warning    the input has no rows");
     }
     if report.is_ok() {
         print("ok: every row can be sent");
+        return;
+    }
+    for fault in &report.settings {
+        print(format_args!("not ok: {}", clean(fault)));
+    }
+    if report.problem_count == 0 {
         return;
     }
     print(format_args!(
@@ -343,11 +368,13 @@ fn to_json(
         "rows": report.rows,
         "bad_rows": report.bad_rows,
         "input_cut": report.is_cut,
+        "settings": report.settings,
         "problems": problems,
         "problem_count": report.problem_count,
         "models": models,
         "estimated_input_tokens": report.tokens(),
         "batches": report.batches,
+        "repeated_ids": report.repeated_ids,
         "batch_bytes": report.batches.map(|_| report.batch_bytes),
         "batch_max_rows": limits.map(|limits| limits.max_requests),
         "batch_max_bytes": limits.map(|limits| limits.max_bytes),

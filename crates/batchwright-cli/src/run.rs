@@ -300,6 +300,9 @@ fn announce(name: &str, job: &Job, args: &RunningArgs, prices: &PriceTable) {
         }
     }
     say_unless(args, format_args!("{line}"));
+    for warning in job.preflight().map(check::warnings).unwrap_or_default() {
+        say_unless(args, format_args!("warning: {warning}"));
+    }
     if let Some(report) = job.preflight().filter(|report| !report.is_ok()) {
         say_unless(
             args,

@@ -206,8 +206,7 @@ impl Job {
             .with_rules(rules)
             .run(dir)
             .and_then(|report| {
-                let can_skip = options.skip_invalid && !report.is_cut;
-                if report.is_ok() || can_skip {
+                if report.is_ok() || options.skip_invalid && report.can_skip() {
                     Ok(report)
                 } else {
                     Err(report.to_error())

@@ -47,7 +47,9 @@ pub struct PreflightReport {
     pub rows: u64,
     /// Rows that cannot be sent.
     pub bad_rows: u64,
-    /// What is wrong, in the order of the input; those of duplicate ids last. At most 100.
+    /// What is wrong with the settings, and so with every row; with any of these no job can be started.
+    pub settings: Vec<String>,
+    /// What is wrong with rows, in the order of the input. At most 100, those of duplicate ids last among them.
     pub problems: Vec<Problem>,
     /// How many problems there are, those without words included.
     pub problem_count: u64,
@@ -55,8 +57,10 @@ pub struct PreflightReport {
     pub is_cut: bool,
     /// What rows that can be sent come to, by model; of more than 64 models the rest is under an empty name.
     pub models: BTreeMap<String, ModelLoad>,
-    /// How many batches they make; `None` on the realtime lane.
+    /// How many batches they make; `None` on the realtime lane. Where ids stand twice, as many at most.
     pub batches: Option<u64>,
+    /// Rows whose id is that of an earlier one.
+    pub repeated_ids: u64,
     /// Bytes of all lines of these batches.
     pub batch_bytes: u64,
     /// Rows with media, whose tokens nothing here can estimate.
@@ -150,7 +154,6 @@ impl<'a> Preflight<'a> {
         let source = open_source(self.spec)?;
         let builder = request_builder(self.spec)?;
         builder.check(source.header())?;
-        self.check_settings()?;
         let mut ids = builder
             .takes_ids(source.header())
             .then(|| IdCheck::new(scratch));
@@ -166,6 +169,7 @@ impl<'a> Preflight<'a> {
             .map(|limits| Batches::new(limits, self.chunk_rows));
         let mut report = PreflightReport {
             input: self.spec.input.display().to_string(),
+            settings: self.setting_faults(),
             has_rules: self.rules.is_some(),
             ..PreflightReport::default()
         };
@@ -221,6 +225,8 @@ impl<'a> Preflight<'a> {
         if let Some(ids) = ids {
             self.tell_repeated(&ids.finish()?, &builder, &mut report, bad)?;
         }
+        report.problems.sort_by_key(|problem| problem.row);
+        report.models.retain(|_, load| load.rows > 0);
         if let Some(batches) = batches {
             report.batches = Some(batches.count());
             report.batch_bytes = batches.bytes;
@@ -236,23 +242,12 @@ impl<'a> Preflight<'a> {
     }
 
     /// What would be wrong with every row is told once.
-    fn check_settings(&self) -> Result<()> {
-        let Some(rules) = self.rules else {
-            return Ok(());
-        };
-        let mut faults = Vec::new();
-        if let (Some(schema), Some(rules)) = (&self.spec.schema, &rules.schema) {
-            faults = rules.faults(schema);
+    fn setting_faults(&self) -> Vec<String> {
+        let rules = self.rules.and_then(|rules| rules.schema.as_ref());
+        match (&self.spec.schema, rules) {
+            (Some(schema), Some(rules)) => rules.faults(schema),
+            _ => Vec::new(),
         }
-        if faults.is_empty() {
-            return Ok(());
-        }
-        let message = format!(
-            "use the schema: {} cannot hold a model to it:\n  {}",
-            rules.provider,
-            faults.join("\n  ")
-        );
-        Err(Error::new(ErrorKind::ConfigInvalid, message))
     }
 
     /// Reads the input once more, for the lines and ids of these rows.
@@ -298,6 +293,7 @@ impl<'a> Preflight<'a> {
             let id = builder.id_of(&row).unwrap_or_else(|| made_id(row.number()));
             let problems = [problem];
             let bad_row = self.bad_row(&problems, id, row.number());
+            report.repeated_ids += 1;
             report.forget(builder, &row);
             report.note_row(problems);
             bad(bad_row)?;
@@ -323,7 +319,12 @@ impl<'a> Preflight<'a> {
 impl PreflightReport {
     /// Whether every row can be sent.
     pub fn is_ok(&self) -> bool {
-        self.problem_count == 0
+        self.problem_count == 0 && self.settings.is_empty()
+    }
+
+    /// Whether a job can be started that leaves out the rows that cannot be sent.
+    pub fn can_skip(&self) -> bool {
+        !self.is_cut && self.settings.is_empty()
     }
 
     /// Rows that can be sent.
@@ -345,6 +346,13 @@ impl PreflightReport {
 
     /// The report as the error that stops a job from being started.
     pub(crate) fn to_error(&self) -> Error {
+        if !self.settings.is_empty() {
+            let message = format!(
+                "use the schema, to which the provider cannot hold a model; nothing was sent:\n  {}",
+                self.settings.join("\n  ")
+            );
+            return Error::new(ErrorKind::ConfigInvalid, message);
+        }
         let mut message = format!("use every row of {}; nothing was sent:", self.input);
         for problem in &self.problems {
             message.push_str(&format!("\n  {}", self.shown(problem)));

@@ -7,6 +7,7 @@ use crate::{
     results,
 };
 use batchwright_emulator::InvoiceLine;
+use serde_json::json;
 use std::{collections::BTreeSet, fs, path::Path};
 
 const MODEL: &str = "openai:gpt-4o-mini";
@@ -293,4 +294,126 @@ pub(crate) fn invoice_of(data: &Path) -> Vec<InvoiceLine> {
                 .collect::<Vec<InvoiceLine>>()
         })
         .collect()
+}
+
+#[test]
+fn a_resumed_job_remembers_how_its_results_are_written() {
+    let provider = Provider::new();
+    let place = Place::of(&provider);
+    let (csv, _) = input::words(6);
+    place.write("in.csv", csv);
+    let answer = |text: &str| {
+        json!({"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "gpt-4o-mini",
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}})
+    };
+    // One of the first two rows is answered last of all, and some row with what a spreadsheet would run.
+    let script = json!([
+        {"match": {"path": CHAT, "nth": 1}, "actions": [{"delay_headers": "700ms"}]},
+        {"match": {"path": CHAT, "nth": 6}, "actions": [{"reply": {"status": 200, "body": answer("=1+1")}}]},
+    ]);
+    let last = |place: &Place, output: &str| {
+        let lines = results::read(&place.path(output));
+        assert_eq!(lines.len(), 6);
+        lines[5]["custom_id"].as_str().unwrap().to_owned()
+    };
+    for (job, output, flag) in [("u", "u.jsonl", "--unordered"), ("r", "r.csv", "--raw-csv")] {
+        provider.heal();
+        provider.fault(&script);
+        let command = [
+            "run",
+            "in.csv",
+            "-m",
+            MODEL,
+            "-p",
+            PROMPT,
+            "--job",
+            job,
+            "-o",
+            output,
+            flag,
+            "--concurrency",
+            "2",
+        ];
+        place.run(&command).assert_code(0);
+        let check = || {
+            if flag == "--unordered" {
+                let id = last(&place, output);
+                assert!(["row-0", "row-1"].contains(&id.as_str()), "{id} came last");
+            } else {
+                let csv = place.read(output);
+                assert!(csv.contains(",=1+1,"), "{csv}");
+            }
+        };
+        check();
+        for again in ["resume", "results"] {
+            fs::remove_file(place.path(output)).unwrap();
+            place.run(&[again, job]).assert_code(0);
+            check();
+        }
+        // Another file may be of a form that has the input's order only.
+        place
+            .run(&["resume", job, "-o", "other.csv"])
+            .assert_code(0);
+    }
+}
+
+#[test]
+fn f_148_what_a_killed_writer_left_beside_the_results_is_cleared_away() {
+    let provider = Provider::new();
+    let place = Place::of(&provider);
+    let (csv, asked) = input::words(20);
+    place.write("in.csv", csv);
+    provider.fault(&json!([{"match": {"path": CHAT, "nth": {"from": 10, "to": 99}}, "actions": [{"delay_headers": "1h"}]}]));
+    let command = [
+        "run",
+        "in.csv",
+        "-m",
+        MODEL,
+        "-p",
+        PROMPT,
+        "--job",
+        "j",
+        "-o",
+        "out.jsonl",
+        "--unordered",
+        "--concurrency",
+        "2",
+    ];
+    let partial = |place: &Place| {
+        fs::read_dir(place.dir())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.ends_with(".partial"))
+            .count()
+    };
+    let mut running = place.start(&command);
+    running.until("a partial file", |_| {
+        partial(&place) == 1 && provider.calls("POST", CHAT) > 9
+    });
+    assert!(running.kill());
+    assert_eq!(partial(&place), 1, "the killed process could not remove it");
+    provider.heal();
+
+    // Another job in the folder clears it away, and not what is being written.
+    let mut second = place.start(&[
+        "run",
+        "in.csv",
+        "-m",
+        MODEL,
+        "-p",
+        PROMPT,
+        "--job",
+        "k",
+        "-o",
+        "k.jsonl",
+        "--unordered",
+    ]);
+    place.run(&command).assert_code(0);
+    second.until("its end", |_| place.path("k.jsonl").exists());
+    second.wait().assert_code(0);
+    assert_eq!(partial(&place), 0);
+    for output in ["out.jsonl", "k.jsonl"] {
+        assert_eq!(results::read(&place.path(output)).len(), asked.len());
+    }
 }
