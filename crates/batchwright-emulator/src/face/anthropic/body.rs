@@ -756,7 +756,7 @@ fn check_thinking(
 ) -> Result<bool, ApiError> {
     let always = facts.thinking == Thinking::Always;
     let Some(thinking) = params.get("thinking").filter(|value| !value.is_null()) else {
-        return Ok(always);
+        return Ok(always || facts.thinking == Thinking::Default);
     };
     let refused = |kind: &str| {
         Err(ApiError::invalid(format!(

@@ -30,6 +30,8 @@ pub(super) enum Thinking {
     Both,
     /// Only `adaptive`.
     Adaptive,
+    /// Only `adaptive`, also unasked.
+    Default,
     /// `adaptive`, also unasked, and it cannot be disabled.
     Always,
 }
@@ -115,7 +117,8 @@ pub(super) static MODELS: &[Facts] = &[
         "2026-07-24T00:00:00Z",
         [5.0, 0.50, 25.0],
     )
-    .cached_from(512),
+    .cached_from(512)
+    .thinking(Thinking::Default),
     Facts::new(
         "claude-fable-5",
         "claude-fable-5",
@@ -131,7 +134,8 @@ pub(super) static MODELS: &[Facts] = &[
         "Claude Sonnet 5",
         "2026-06-15T00:00:00Z",
         [2.0, 0.20, 10.0],
-    ),
+    )
+    .thinking(Thinking::Default),
     Facts::new(
         "claude-opus-4-8",
         "claude-opus-4-8",
