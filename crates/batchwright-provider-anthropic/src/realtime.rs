@@ -1,0 +1,111 @@
+//! Direct calls: one request out, one answer in.
+
+use crate::client::Client;
+use crate::convert::{Form, Purpose, max_tokens, read_answer, write_body};
+use crate::error::ERRORS;
+use crate::stream::Assembly;
+use crate::wire::TokenCount;
+use batchwright_core::{CallOptions, Payload, Request, Response, Result};
+use batchwright_http::{Asked, RetryHints, StreamReply, hollow, sse::SseParser};
+use futures::StreamExt;
+use serde_json::value::RawValue;
+
+/// One attempt at an answer.
+pub(crate) async fn answer(
+    client: &Client,
+    form: Form,
+    request: &Request,
+    call: &CallOptions,
+) -> Result<Response> {
+    let long = max_tokens(request, form) > u64::from(form.stream_above);
+    // A raw body is sent as it is.
+    let streams = long && matches!(request.payload, Payload::Chat(_));
+    let purpose = if streams {
+        Purpose::Stream
+    } else {
+        Purpose::Answer
+    };
+    let mut body = Vec::with_capacity(size_hint(request));
+    write_body(request, form, purpose, &mut body)?;
+    if !streams {
+        let reply = client.infer(body, call.timeout).await?;
+        if !reply.is_success() {
+            return Err(client.refused(Asked::Inference, &reply));
+        }
+        let hints = reply.hints_by(ERRORS.hints());
+        return read(client, &reply.body, hints, reply.status);
+    }
+    let reply = client.infer_streamed(body, call.timeout).await?;
+    if !reply.is_success() {
+        return Err(client.refused(Asked::Inference, &reply.into_reply().await?));
+    }
+    let hints = ERRORS.hints().read(&reply.headers);
+    let status = reply.status;
+    match assemble(client, reply).await {
+        Ok(message) => read(client, &message, hints, status),
+        Err(error) => Err(hints.apply(error.with_status(status))),
+    }
+}
+
+/// About how long a body gets: its texts and some room, so that most are written without growing.
+fn size_hint(request: &Request) -> usize {
+    let bytes = request.estimated_input_tokens().saturating_mul(4);
+    usize::try_from(bytes).unwrap_or(0).saturating_add(256)
+}
+
+fn read(client: &Client, body: &[u8], hints: RetryHints, status: u16) -> Result<Response> {
+    let raw = serde_json::from_slice::<Box<RawValue>>(body).ok();
+    let text = raw.as_deref().map_or("", RawValue::get);
+    match read_answer(text, &client.key) {
+        Ok(mut response) => {
+            response.request_id = hints.request_id;
+            response.rate_limit = hints.rate_limit;
+            response.raw = raw;
+            Ok(response)
+        }
+        Err(unanswered) => Err(hints.apply(unanswered.into_error().with_status(status))),
+    }
+}
+
+/// Reads a stream to its last event and gives the message it was about, in the form it has in one piece.
+async fn assemble(client: &Client, reply: StreamReply) -> Result<Vec<u8>> {
+    let mut body = reply.body;
+    let mut parser = SseParser::new();
+    let mut assembly = Assembly::default();
+    loop {
+        let piece = body.next().await.transpose()?;
+        match &piece {
+            Some(piece) => parser.push(piece)?,
+            // An event without its blank line is whole all the same.
+            None => {
+                if let Some(event) = parser.finish() {
+                    assembly.take(&event.data, &client.key)?;
+                }
+            }
+        }
+        while let Some(event) = parser.next_event() {
+            assembly.take(&event.data, &client.key)?;
+        }
+        if assembly.is_whole() {
+            return assembly.into_message();
+        }
+        if piece.is_none() {
+            // F-058: however much was there.
+            return Err(hollow("read the answer: the stream ended before its end"));
+        }
+    }
+}
+
+/// How many tokens a request puts in.
+pub(crate) async fn count(client: &Client, form: Form, request: &Request) -> Result<u64> {
+    let mut body = Vec::with_capacity(size_hint(request));
+    write_body(request, form, Purpose::Count, &mut body)?;
+    let reply = client.count_tokens(body).await?;
+    if !reply.is_success() {
+        return Err(client.refused(Asked::Inference, &reply));
+    }
+    serde_json::from_slice::<TokenCount>(&reply.body)
+        .ok()
+        .and_then(|count| count.input_tokens)
+        .ok_or_else(|| hollow("count the tokens: the answer names none").with_status(reply.status))
+}
