@@ -310,6 +310,13 @@ pub(crate) async fn submit(
     })?;
     let sent = client.create_batch(body).await.map(with_plain_errors);
     submitted(sent, batch_id, |reply| client.refused(Asked::Object, reply))
+        .map_err(|error| match error {
+            // What is unclear of a row is clear of a create that was refused in words: nothing was done.
+            SubmitError::Refused(error) if error.is_ambiguous() => {
+                SubmitError::Refused(error.with_class(RetryClass::Rejected))
+            }
+            other => other,
+        })
         .map(|id| BatchHandle::new(provider, id, input.clone()))
 }
 

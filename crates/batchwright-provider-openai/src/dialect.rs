@@ -1,5 +1,9 @@
 //! What services that speak OpenAI's protocol differ in, as data: a preset is one constant.
 
+mod preset;
+
+pub use preset::PRESETS;
+
 use crate::convert::{CHAT_COMPLETIONS, EMBEDDINGS, RESPONSES};
 use crate::error::ERRORS;
 use batchwright_core::{

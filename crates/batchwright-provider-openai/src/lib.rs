@@ -2,7 +2,6 @@
 
 mod config;
 mod dialect;
-mod preset;
 
 mod builder;
 mod provider;
@@ -19,6 +18,5 @@ mod error;
 
 pub use builder::OpenAiBuilder;
 pub use config::{ChatApi, OpenAiConfig};
-pub use dialect::{Dialect, Paging, Windows};
-pub use preset::PRESETS;
+pub use dialect::{Dialect, PRESETS, Paging, Windows};
 pub use provider::OpenAi;

@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn the_readme_names_every_preset_with_its_variables() {
-        let readme = include_str!("../README.md");
+        let readme = include_str!("../../README.md");
         for preset in PRESETS {
             let lanes = if preset.has_batch() { "both" } else { "direct" };
             let url = preset.base_url_var.unwrap();
