@@ -9,7 +9,8 @@ use axum::response::Response;
 use futures::stream;
 use serde_json::{Value, json};
 
-use super::body::{Asking, Way, check};
+use super::body::{Asking, Way};
+use super::check::check;
 use super::error::ApiError;
 use super::models::{Facts, MODELS};
 use super::reply::{Stamp, events, message};

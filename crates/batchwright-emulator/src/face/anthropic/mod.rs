@@ -20,6 +20,7 @@ use crate::engine::Engine;
 mod batches;
 mod body;
 mod cache;
+mod check;
 mod error;
 mod messages;
 mod models;
