@@ -38,7 +38,8 @@ impl Output {
         let stored = stored.unwrap_or_default();
         let flag = |key: &str| stored[key].as_bool().unwrap_or(false);
         Ok(Self {
-            target: match stored["target"].as_str() {
+            // Jobs of the first builds kept the file alone.
+            target: match stored.as_str().or(stored["target"].as_str()) {
                 Some(target) => PathBuf::from(target),
                 None => default_target(name, &spec.input),
             },

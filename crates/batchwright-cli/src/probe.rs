@@ -53,6 +53,13 @@ const QUESTIONS: &[Question] = &[
         key: ("x-api-key", ""),
         more: &[("anthropic-version", "2023-06-01")],
     },
+    Question {
+        provider: "gemini",
+        base_url: "https://generativelanguage.googleapis.com",
+        path: "v1beta/models",
+        key: ("x-goog-api-key", ""),
+        more: &[],
+    },
 ];
 
 /// What came of asking.

@@ -598,8 +598,9 @@ impl Checker<'_> {
             };
             let is_good = |value: &Value| {
                 value.is_null()
-                    || (value.is_i64() || value.is_u64() || !range.whole && value.is_f64())
-                        && value.as_f64().is_some_and(|v| (low..=high).contains(&v))
+                    || value.as_f64().is_some_and(|v| {
+                        (low..=high).contains(&v) && (!range.whole || v.fract() == 0.0)
+                    })
             };
             let raw = body
                 .get(range.name)
