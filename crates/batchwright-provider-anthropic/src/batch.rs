@@ -18,10 +18,23 @@ use batchwright_http::{
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
+/// From where on a page of the list of batches is read. The list begins with the newest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cursor {
+    /// The beginning.
+    #[default]
+    Newest,
+    /// What comes after this batch: older ones.
+    After(String),
+    /// What comes just before this batch: newer ones.
+    Before(String),
+}
+
 /// How many batches the first page of the list shows: what a later search knows to be older.
 const RECENT: usize = 100;
 /// How many batches a page asks for while reading back, the most the vendor gives.
-const LIST_LIMIT: usize = 1000;
+pub(crate) const LIST_LIMIT: usize = 1000;
 
 // ---- lines ----
 
@@ -195,43 +208,56 @@ pub(crate) async fn download(
     reply.body_from(offset)
 }
 
+/// A page of the list; its next one goes on in the same direction.
+pub(crate) async fn page(
+    client: &Client,
+    provider: &str,
+    cursor: &Cursor,
+    limit: usize,
+) -> Result<ListPage> {
+    let reply = client.list_batches(limit, cursor).await?;
+    let page: Page<'_> = object(client, &reply)?;
+    let batches = page
+        .data
+        .iter()
+        .filter_map(|entry| summary(provider, lenient::<BatchObject<'_>>(Some(entry))?))
+        .collect::<Vec<_>>();
+    let (told, edge) = match cursor {
+        Cursor::Before(_) => (page.first_id, batches.first()),
+        _ => (page.last_id, batches.last()),
+    };
+    let next = told
+        .filter(|id| !id.is_empty())
+        .or_else(|| edge.map(|batch| batch.handle.id.clone()));
+    let unreadable = page.data.len() > batches.len();
+    let more = page.has_more.unwrap_or(!batches.is_empty());
+    Ok(ListPage::new(batches)
+        .with_unreadable(unreadable)
+        .with_next(more, next))
+}
+
 /// The first page of the list.
 pub(crate) async fn recent(client: &Client, provider: &str) -> Result<Vec<BatchSummary>> {
-    let reply = client.list_batches(RECENT, None).await?;
-    Ok(list_page(client, provider, &reply)?.batches)
+    let page = page(client, provider, &Cursor::Newest, RECENT).await?;
+    Ok(page.batches)
 }
 
 /// Everything newer than the mark. Read back from the newest: a cursor for newer ones alone would miss what a server
-/// with another order shows behind it.
+/// with another order shows behind it, and fails where the batch it names was deleted.
 pub(crate) async fn list_since(
     client: &Client,
     provider: &str,
     mark: &ListMark,
 ) -> Result<Vec<BatchSummary>> {
     let mut walk = ListWalk::new(mark);
-    let mut after: Option<String> = None;
+    let mut cursor = Cursor::Newest;
     loop {
-        let reply = client.list_batches(LIST_LIMIT, after.as_deref()).await?;
-        after = walk.take(list_page(client, provider, &reply)?)?;
-        if after.is_none() {
-            return Ok(walk.into_found());
+        let page = page(client, provider, &cursor, LIST_LIMIT).await?;
+        match walk.take(page)? {
+            Some(next) => cursor = Cursor::After(next),
+            None => return Ok(walk.into_found()),
         }
     }
-}
-
-fn list_page(client: &Client, provider: &str, reply: &Reply) -> Result<ListPage> {
-    let page: Page<'_> = object(client, reply)?;
-    let batches = page
-        .data
-        .iter()
-        .filter_map(|entry| summary(provider, lenient::<BatchObject<'_>>(Some(entry))?))
-        .collect::<Vec<_>>();
-    let last = batches.last().map(|batch| batch.handle.id.clone());
-    let unreadable = page.data.len() > batches.len();
-    let more = page.has_more.unwrap_or(!batches.is_empty());
-    Ok(ListPage::new(batches)
-        .with_unreadable(unreadable)
-        .with_next(more, page.last_id.filter(|id| !id.is_empty()).or(last)))
 }
 
 // ---- objects ----

@@ -2,6 +2,7 @@
 //!
 //! Reads are sent again by `batchwright-http`; everything else is sent exactly once.
 
+use crate::batch::Cursor;
 use crate::config::{AnthropicConfig, Auth};
 use crate::error;
 use batchwright_core::{Error, ErrorKind, Result, RetryPolicy, SealedBatch};
@@ -122,12 +123,16 @@ impl Client {
         self.read("read the batch", self.batches(&[id])?).await
     }
 
-    /// A page of the list, of at most `limit`, behind `after`.
-    pub(crate) async fn list_batches(&self, limit: usize, after: Option<&str>) -> Result<Reply> {
+    /// A page of the list, of at most `limit`.
+    pub(crate) async fn list_batches(&self, limit: usize, cursor: &Cursor) -> Result<Reply> {
         let mut url = self.batches(&[])?;
         url.query_pairs_mut()
             .append_pair("limit", &limit.to_string())
-            .extend_pairs(after.map(|after| ("after_id", after)));
+            .extend_pairs(match cursor {
+                Cursor::Newest => None,
+                Cursor::After(id) => Some(("after_id", id)),
+                Cursor::Before(id) => Some(("before_id", id)),
+            });
         self.read("list the batches", url).await
     }
 

@@ -16,6 +16,7 @@ mod stream;
 
 mod error;
 
+pub use batch::Cursor;
 pub use builder::AnthropicBuilder;
 pub use config::{AnthropicConfig, Auth, CacheTtl};
 pub use provider::Anthropic;

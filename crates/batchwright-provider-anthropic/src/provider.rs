@@ -1,6 +1,6 @@
 //! Anthropic as core's two traits: orchestration and nothing else.
 
-use crate::batch;
+use crate::batch::{self, Cursor};
 use crate::builder::AnthropicBuilder;
 use crate::client::Client;
 use crate::config::AnthropicConfig;
@@ -9,8 +9,8 @@ use crate::realtime;
 use async_trait::async_trait;
 use batchwright_core::{
     BatchHandle, BatchInput, BatchLimits, BatchProvider, BatchSnapshot, BatchSummary, ByteStream,
-    CallOptions, Capability, ChatProvider, Error, IdRule, InputRef, ListMark, ListMatch, Outcome,
-    Request, Response, Result, ResultFile, SealedBatch, SubmissionTag, SubmitError,
+    CallOptions, Capability, ChatProvider, Error, IdRule, InputRef, ListMark, ListMatch, ListPage,
+    Outcome, Request, Response, Result, ResultFile, SealedBatch, SubmissionTag, SubmitError,
 };
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -94,6 +94,19 @@ impl Anthropic {
         realtime::count(&self.0.client, self.form(), request)
             .await
             .map_err(|error| self.ours(error).with_model(&*request.model))
+    }
+
+    /// A page of the list of batches, of at most 1,000. Its `next` goes on in the direction of `cursor`.
+    ///
+    /// # Errors
+    /// Every failure to read the list; `InvalidRequest` where the batch the cursor names is not there.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
+    pub async fn list_batches(&self, cursor: &Cursor) -> Result<ListPage> {
+        batch::page(&self.0.client, &self.0.name, cursor, batch::LIST_LIMIT)
+            .await
+            .map_err(|error| self.ours(error))
     }
 
     /// Deletes a batch that has ended, with its results. One that is not there is fine.

@@ -178,6 +178,8 @@ pub(crate) struct Page<'a> {
     #[serde(default)]
     pub(crate) has_more: Option<bool>,
     #[serde(default, deserialize_with = "word")]
+    pub(crate) first_id: Option<String>,
+    #[serde(default, deserialize_with = "word")]
     pub(crate) last_id: Option<String>,
 }
 

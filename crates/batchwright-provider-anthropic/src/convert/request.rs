@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, value::RawValue};
 use std::borrow::Cow;
 
-/// The version that forbids sampling parameters (API reference, "Versions").
+/// The first version that forbids sampling parameters (API reference, "Versions"); versions are dates.
 const WITHOUT_SAMPLING: &str = "2026-10-21";
 /// Pictures the vendor reads.
 const IMAGES: &[&str] = &["image/jpeg", "image/png", "image/gif", "image/webp"];
@@ -43,7 +43,7 @@ pub(crate) struct Form {
 impl Form {
     pub(crate) fn of(config: &AnthropicConfig) -> Self {
         Self {
-            sampling: config.version.trim() != WITHOUT_SAMPLING,
+            sampling: config.version.trim() < WITHOUT_SAMPLING,
             max_tokens: config.max_tokens,
             stream_above: config.stream_above,
             cache: config.cache,
@@ -192,7 +192,7 @@ fn check_sampling(sampling: &Sampling, form: Form) -> Result<()> {
     ] {
         if set && !form.sampling {
             return Err(unsupported(format_args!(
-                "{name} with anthropic-version {WITHOUT_SAMPLING}"
+                "{name} from anthropic-version {WITHOUT_SAMPLING} on"
             )));
         }
     }

@@ -9,7 +9,7 @@ use batchwright_core::{
 use batchwright_emulator::{
     Emulator, EmulatorConfig, Face, FaultAction, FaultRule, Limits, prompt_hash,
 };
-use batchwright_provider_anthropic::{Anthropic, AnthropicBuilder, CacheTtl};
+use batchwright_provider_anthropic::{Anthropic, AnthropicBuilder, CacheTtl, Cursor};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -307,6 +307,31 @@ async fn a_batch_is_deleted_when_it_has_ended() {
     world.anthropic.delete_batch(&handle).await.unwrap();
     let error = world.anthropic.status(&handle).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn the_list_is_read_in_both_directions() {
+    let world = World::new().await;
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.insert(0, world.submit(&[chat("a")]).await.unwrap().id);
+    }
+    for (cursor, expected, next) in [
+        (Cursor::Newest, &ids[..], &ids[3]),
+        (Cursor::After(ids[1].clone()), &ids[2..], &ids[3]),
+        (Cursor::Before(ids[2].clone()), &ids[..2], &ids[0]),
+    ] {
+        let page = world.anthropic.list_batches(&cursor).await.unwrap();
+        let listed: Vec<&str> = page.batches.iter().map(|batch| &*batch.handle.id).collect();
+        assert_eq!(listed, expected, "{cursor:?}");
+        assert!(!page.more && page.next.as_ref() == Some(next), "{cursor:?}");
+    }
+    let newest = Cursor::Before(ids[0].clone());
+    let page = world.anthropic.list_batches(&newest).await.unwrap();
+    assert!(page.batches.is_empty() && page.next.is_none());
+    let unknown = Cursor::Before("msgbatch_none".to_owned());
+    let error = world.anthropic.list_batches(&unknown).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
 }
 
 /// F-130: results are gone 29 days after the creation, and the batch says so.
