@@ -376,7 +376,7 @@ fn batch_name(body: &[u8]) -> Option<String> {
 pub(crate) async fn status(client: &Client, handle: &BatchHandle) -> Result<BatchSnapshot> {
     let first = client.stream_batch("read the batch", &handle.id).await;
     let reply = described(first, client.get_batch(&handle.id)).await?;
-    snapshot(handle, &client.object(&reply)?)
+    snapshot(handle, &client.operation(&reply)?)
 }
 
 /// Asks for a cancel; that it has ended already is a conflict.

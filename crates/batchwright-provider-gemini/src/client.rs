@@ -5,10 +5,13 @@
 use crate::config::GeminiConfig;
 use crate::convert::model_name;
 use crate::error::{ERRORS, of_reply};
+use crate::wire::Operation;
 use batchwright_core::{Error, ErrorKind, Result, RetryPolicy};
 use batchwright_http::{
     Asked, BaseUrl, Body, Call, HttpClient, Limits, Method, Reply, Secret, StreamReply, Url,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    hollow,
+    wire::some_object,
 };
 use serde::Deserialize;
 use std::time::Duration;
@@ -241,6 +244,24 @@ impl Client {
             ERRORS.object(reply, &[&self.key])
         } else {
             Err(self.refused(Asked::Object, reply))
+        }
+    }
+
+    /// The operation a successful answer holds. Its `error` is how it ended, and none of the call's.
+    pub(crate) fn operation<'a>(&self, reply: &'a Reply) -> Result<Operation<'a>> {
+        if !reply.is_success() {
+            return Err(self.refused(Asked::Object, reply));
+        }
+        let operation = some_object(&reply.body).and_then(|body| serde_json::from_str(body).ok());
+        match operation {
+            Some(operation @ Operation { name: Some(_), .. }) => Ok(operation),
+            // Without a name it is an error after all, or nothing.
+            _ => self.object(reply).and_then(|operation: Operation<'a>| {
+                if operation.metadata.is_some() {
+                    return Ok(operation);
+                }
+                Err(hollow("read the batch: the answer describes none"))
+            }),
         }
     }
 

@@ -242,7 +242,7 @@ mod tests {
     #[tokio::test]
     async fn f_106_results_that_break_off_are_an_error() {
         let text = operation().to_string();
-        for end in [0, 10, 150, 260] {
+        for end in [0, 10, 100, 150, 200] {
             assert!(lines_of(cut(&text[..end], 50)).await.is_err(), "{end}");
         }
         let none = json!({"response": {"inlinedResponses": {"inlinedResponses": []}}});

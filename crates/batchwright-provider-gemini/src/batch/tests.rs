@@ -43,13 +43,31 @@ fn f_104_a_gallery_of_result_lines() {
     };
     for (line, ending) in [
         (key(json!({"response": answer("a")})), "succeeded"),
-        (key(json!({"response": answer("a"), "error": null})), "succeeded"),
-        (key(json!({"response": answer("a"), "error": {}})), "succeeded"),
-        (json!({"metadata": {"key": "k", "own": 1}, "response": answer("a")}), "succeeded"),
-        (key(json!({"response": {"promptFeedback": {"blockReason": "OTHER"}}})), "refused"),
+        (
+            key(json!({"response": answer("a"), "error": null})),
+            "succeeded",
+        ),
+        (
+            key(json!({"response": answer("a"), "error": {}})),
+            "succeeded",
+        ),
+        (
+            json!({"metadata": {"key": "k", "own": 1}, "response": answer("a")}),
+            "succeeded",
+        ),
+        (
+            key(json!({"response": {"promptFeedback": {"blockReason": "OTHER"}}})),
+            "refused",
+        ),
         (key(json!({"error": {"code": 3, "message": "m"}})), "failed"),
-        (key(json!({"error": {"code": 1, "message": "m"}})), "cancelled"),
-        (key(json!({"response": {"error": {"code": 500, "message": "m"}}})), "failed"),
+        (
+            key(json!({"error": {"code": 1, "message": "m"}})),
+            "cancelled",
+        ),
+        (
+            key(json!({"response": {"error": {"code": 500, "message": "m"}}})),
+            "failed",
+        ),
         (key(json!({"response": {}})), "unreadable"),
         (key(json!({"response": null})), "unreadable"),
         (key(json!({"response": "x"})), "unreadable"),
@@ -63,7 +81,9 @@ fn f_104_a_gallery_of_result_lines() {
             assert_eq!(error.provider(), Some("gemini"));
         }
     }
-    let model = read(&key(json!({"response": answer("a")}))).provenance.model;
+    let model = read(&key(json!({"response": answer("a")})))
+        .provenance
+        .model;
     assert_eq!(model.as_deref(), Some("m-1"));
     let limited = read(&key(json!({"error": {"code": 8, "message": "m"}})));
     assert_eq!(limited.error().unwrap().class(), RetryClass::Rejected);
@@ -78,7 +98,10 @@ fn f_101_f_104_a_line_without_a_key_names_nobody_and_a_broken_one_its_own() {
         json!({"response": answer("a"), "key": {"a": 1}}),
     ];
     for line in none {
-        assert!(decode(line.to_string().as_bytes(), &gemini()).is_none(), "{line}");
+        assert!(
+            decode(line.to_string().as_bytes(), &gemini()).is_none(),
+            "{line}"
+        );
     }
     let whole = format!("{{\"key\":\"k\",\"response\":{}}}", answer("ü"));
     for (line, readable) in [
@@ -94,7 +117,12 @@ fn f_101_f_104_a_line_without_a_key_names_nobody_and_a_broken_one_its_own() {
         assert_eq!(unreadable, !readable, "{line}");
     }
     let late = format!("{{\"response\":{},\"key\":\"k\"}}", answer("a"));
-    assert!(decode(late.as_bytes(), &gemini()).unwrap().ending.is_success());
+    assert!(
+        decode(late.as_bytes(), &gemini())
+            .unwrap()
+            .ending
+            .is_success()
+    );
 }
 
 proptest! {
@@ -161,13 +189,17 @@ fn counts_are_texts_and_zeros_are_left_out() {
     );
     let mut ended = in_state("BATCH_STATE_SUCCEEDED");
     ended["metadata"]["endTime"] = json!("2026-11-22T10:00:00Z");
-    ended["metadata"]["batchStats"] = json!({"requestCount": "3", "successfulRequestCount": 2, "failedRequestCount": "1"});
+    ended["metadata"]["batchStats"] =
+        json!({"requestCount": "3", "successfulRequestCount": 2, "failedRequestCount": "1"});
     let ended = seen(&ended);
     assert_eq!(ended.counts, Some(BatchCounts::new(3, 2, 1)));
     assert!(ended.ended_at > ended.created_at);
     assert!(ended.awaits_files(), "F-081");
     // F-084.
-    assert_eq!(seen(&json!({"metadata": {"state": "JOB_STATE_PENDING"}})).counts, None);
+    assert_eq!(
+        seen(&json!({"metadata": {"state": "JOB_STATE_PENDING"}})).counts,
+        None
+    );
 }
 
 #[test]

@@ -155,10 +155,18 @@ fn tools_are_declared_and_their_choice_is_a_mode() {
     for (strict, choice, config) in [
         (None, None, Value::Null),
         (Some(true), None, json!({"mode": "VALIDATED"})),
-        (Some(true), Some(ToolChoice::Auto), json!({"mode": "VALIDATED"})),
+        (
+            Some(true),
+            Some(ToolChoice::Auto),
+            json!({"mode": "VALIDATED"}),
+        ),
         (None, Some(ToolChoice::Auto), json!({"mode": "AUTO"})),
         (None, Some(ToolChoice::None), json!({"mode": "NONE"})),
-        (Some(true), Some(ToolChoice::Required), json!({"mode": "ANY"})),
+        (
+            Some(true),
+            Some(ToolChoice::Required),
+            json!({"mode": "ANY"}),
+        ),
         (
             None,
             Some(ToolChoice::Named("f".into())),
@@ -253,7 +261,10 @@ fn extra_fields_are_laid_over_and_the_config_is_merged() {
 fn a_cached_beginning_holds_system_and_tools() {
     let cached = extra(json!({"cachedContent": "cachedContents/c"}));
     let plain = chat([Message::user("a")]).with_extra(cached.clone());
-    assert_eq!(written(&plain).unwrap()["cachedContent"], "cachedContents/c");
+    assert_eq!(
+        written(&plain).unwrap()["cachedContent"],
+        "cachedContents/c"
+    );
     let system = chat([Message::system("s"), Message::user("a")]).with_extra(cached);
     let error = written(&system).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
@@ -262,14 +273,16 @@ fn a_cached_beginning_holds_system_and_tools() {
         .with_tools(vec![tool], Some(ToolChoice::Auto));
     let fields = prefix_fields(&begin).unwrap();
     let names: Vec<&str> = fields.keys().map(String::as_str).collect();
-    assert_eq!(names, ["contents", "systemInstruction", "toolConfig", "tools"]);
+    assert_eq!(
+        names,
+        ["contents", "systemInstruction", "toolConfig", "tools"]
+    );
 }
 
 #[test]
 fn what_has_no_form_is_refused() {
-    let sampled = |request: Request| {
-        request.with_sampling(Sampling::new().with_temperature(0.5).unwrap())
-    };
+    let sampled =
+        |request: Request| request.with_sampling(Sampling::new().with_temperature(0.5).unwrap());
     let raw = |endpoint: &str, body: &str| {
         let body = RawValue::from_string(body.to_owned()).unwrap();
         Request::raw("a", endpoint, body).unwrap()
@@ -279,23 +292,38 @@ fn what_has_no_form_is_refused() {
     for (what, request) in [
         ("no message", chat([])),
         ("only a system", chat([Message::system("s")])),
-        ("a late system", chat([Message::user("a"), Message::system("s")])),
+        (
+            "a late system",
+            chat([Message::user("a"), Message::system("s")]),
+        ),
         ("an empty turn", chat([Message::new(Role::User, vec![])])),
         ("no model", Request::chat("a", "", [Message::user("a")])),
-        ("a user's call", chat([Message::new(Role::User, vec![call("{}")])])),
+        (
+            "a user's call",
+            chat([Message::new(Role::User, vec![call("{}")])]),
+        ),
         (
             "arguments that are none",
-            chat([Message::user("a"), Message::new(Role::Assistant, vec![call("[1]")])]),
+            chat([
+                Message::user("a"),
+                Message::new(Role::Assistant, vec![call("[1]")]),
+            ]),
         ),
         (
             "a result of nobody's",
-            chat([Message::user("a"), Message::new(Role::Tool, vec![result("9")])]),
+            chat([
+                Message::user("a"),
+                Message::new(Role::Tool, vec![result("9")]),
+            ]),
         ),
         (
             "a long seed",
             chat([Message::user("a")]).with_sampling(Sampling::new().with_seed(1 << 40)),
         ),
-        ("a sampled vector", sampled(Request::embedding("a", "m", "x"))),
+        (
+            "a sampled vector",
+            sampled(Request::embedding("a", "m", "x")),
+        ),
         (
             "two texts a line",
             Request::new(
@@ -308,9 +336,18 @@ fn what_has_no_form_is_refused() {
             "another model in an extra field",
             Request::embedding("a", "m", "x").with_extra(extra(json!({"model": "x"}))),
         ),
-        ("a raw stream", raw("streamGenerateContent", r#"{"model":"m"}"#)),
-        ("a raw path", raw("/v1/chat/completions", r#"{"model":"m"}"#)),
-        ("a sampled raw body", sampled(raw(GENERATE, r#"{"model":"m"}"#))),
+        (
+            "a raw stream",
+            raw("streamGenerateContent", r#"{"model":"m"}"#),
+        ),
+        (
+            "a raw path",
+            raw("/v1/chat/completions", r#"{"model":"m"}"#),
+        ),
+        (
+            "a sampled raw body",
+            sampled(raw(GENERATE, r#"{"model":"m"}"#)),
+        ),
         ("a raw body of no model", raw(GENERATE, "{}")),
     ] {
         let error = written_for(&request, Use::Line).expect_err(what);
@@ -378,11 +415,18 @@ fn f_065_a_gallery_of_parts_and_endings() {
     for (answer, said, reason) in [
         (candidate("STOP", text("a")), "a", Some(FinishReason::Stop)),
         (
-            candidate("STOP", json!([{"text": "a"}, {"thought": true, "text": "hm"}, {"text": "b"}])),
+            candidate(
+                "STOP",
+                json!([{"text": "a"}, {"thought": true, "text": "hm"}, {"text": "b"}]),
+            ),
             "ab",
             Some(FinishReason::Stop),
         ),
-        (candidate("MAX_TOKENS", text("h")), "h", Some(FinishReason::Length)),
+        (
+            candidate("MAX_TOKENS", text("h")),
+            "h",
+            Some(FinishReason::Length),
+        ),
         (
             json!({"candidates": [{"content": {"role": "model"}, "finishReason": "MAX_TOKENS"}]}),
             "",
@@ -408,7 +452,11 @@ fn f_065_a_gallery_of_parts_and_endings() {
             "a",
             Some(FinishReason::Other("HIBERNATED".into())),
         ),
-        (json!({"candidates": [{"content": {"parts": text("a")}}]}), "a", None),
+        (
+            json!({"candidates": [{"content": {"parts": text("a")}}]}),
+            "a",
+            None,
+        ),
         (
             json!({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}),
             "",
@@ -426,15 +474,28 @@ fn f_065_a_gallery_of_parts_and_endings() {
         ),
     ] {
         let response = read(&answer, Expect::Chat).unwrap_or_else(|_| panic!("{answer}"));
-        assert_eq!((response.text().as_str(), response.finish_reason), (said, reason), "{answer}");
+        assert_eq!(
+            (response.text().as_str(), response.finish_reason),
+            (said, reason),
+            "{answer}"
+        );
     }
 }
 
 #[test]
 fn f_051_f_052_f_053_hollow_answers_are_ambiguous() {
     for body in [
-        "", "null", "[]", "{}", "\"x\"", "<html>", "{\"candidates\":null}", "{\"candidates\":[]}",
-        "{\"candidates\":[{}]}", "{\"candidates\":{}}", "{\"promptFeedback\":{}}",
+        "",
+        "null",
+        "[]",
+        "{}",
+        "\"x\"",
+        "<html>",
+        "{\"candidates\":null}",
+        "{\"candidates\":[]}",
+        "{\"candidates\":[{}]}",
+        "{\"candidates\":{}}",
+        "{\"promptFeedback\":{}}",
         "{\"candidates\":[{\"content\":{",
     ] {
         match read_answer(body, Expect::Chat, &[]) {
@@ -442,7 +503,8 @@ fn f_051_f_052_f_053_hollow_answers_are_ambiguous() {
             other => panic!("{body}: {other:?}"),
         }
     }
-    let used = json!({"candidates": [], "usageMetadata": {"promptTokenCount": 7, "totalTokenCount": 7}});
+    let used =
+        json!({"candidates": [], "usageMetadata": {"promptTokenCount": 7, "totalTokenCount": 7}});
     let error = read(&used, Expect::Chat).unwrap_err().into_error();
     assert_eq!(error.usage().unwrap().input_tokens, Some(7));
 }
@@ -469,12 +531,17 @@ fn f_066_usage_adds_thoughts_and_tools_and_stays_unknown_without() {
     want.cache_read_input_tokens = Some(8);
     want.reasoning_tokens = Some(40);
     assert_eq!(
-        of(json!({"promptTokenCount": 21, "toolUsePromptTokenCount": 4, "candidatesTokenCount": 7,
-            "thoughtsTokenCount": 40, "cachedContentTokenCount": 8, "totalTokenCount": 72})),
+        of(
+            json!({"promptTokenCount": 21, "toolUsePromptTokenCount": 4, "candidatesTokenCount": 7,
+            "thoughtsTokenCount": 40, "cachedContentTokenCount": 8, "totalTokenCount": 72})
+        ),
         want
     );
     // Zeros are left out, and 64 bits may be texts.
-    assert_eq!(of(json!({"promptTokenCount": "3", "totalTokenCount": 3})), Usage::of(3, 0));
+    assert_eq!(
+        of(json!({"promptTokenCount": "3", "totalTokenCount": 3})),
+        Usage::of(3, 0)
+    );
     assert!(of(json!({})).is_unknown() && of(Value::Null).is_unknown());
     assert!(of(json!({"promptTokenCount": 1.5})).is_unknown(), "F-057");
 }
@@ -530,5 +597,7 @@ fn f_058_chunks_make_one_answer_and_the_last_one_says_so() {
 fn pictures_that_come_back_are_parts() {
     let blob = json!([{"inlineData": {"mimeType": "image/png", "data": "QUJD"}}]);
     let response = read(&candidate("STOP", blob), Expect::Chat).unwrap();
-    assert!(matches!(&response.content[..], [Part::Image(Media::Inline { base64, .. })] if base64 == "QUJD"));
+    assert!(
+        matches!(&response.content[..], [Part::Image(Media::Inline { base64, .. })] if base64 == "QUJD")
+    );
 }

@@ -284,6 +284,7 @@ fn inlined(path: &Path, echo: bool) -> io::Result<Vec<Value>> {
     for line in BufReader::new(File::open(path)?).split(b'\n') {
         // A line that a fault spoiled has no place in JSON.
         let line = line?;
+        let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&line);
         let Ok(Value::Object(mut line)) = serde_json::from_slice(line.trim_ascii()) else {
             continue;
         };
