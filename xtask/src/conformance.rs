@@ -26,6 +26,7 @@ pub const FACES: &[(&str, &str)] = &[
     ("gemini", "/gemini"),
     ("groq", "/groq/openai/v1"),
     ("openai", "/openai/v1"),
+    ("vertex", "/vertex"),
 ];
 
 /// Runs the scripts asked for, or all.
