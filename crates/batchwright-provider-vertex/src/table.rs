@@ -142,13 +142,13 @@ pub(crate) async fn load(
     Err(refused(client, &reply))
 }
 
-/// What stands in the way of a create until a load job is done.
+/// What stands in the way of a create until a load job is done. It passes like load does: BigQuery ends a job after
+/// six hours at the latest.
 pub(crate) fn still_loading() -> Error {
     Error::new(
-        ErrorKind::Conflict,
+        ErrorKind::Overloaded,
         "load the input: BigQuery still loads it",
     )
-    .with_class(RetryClass::Rejected)
     .with_retry_after(LOOK_AGAIN)
 }
 
