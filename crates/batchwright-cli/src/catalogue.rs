@@ -194,15 +194,15 @@ impl Entry {
             of_batch(&|limits| if limits.one_model { "one" } else { "any" }.to_owned()),
             yes(self.any().map(|found| found.json_schema)),
             yes(self.any().map(|found| found.tools)),
-            self.known.key_variable().to_owned(),
+            self.known.key_place(),
         ]
     }
 
     fn notes(&self) -> Vec<String> {
         let name = self.known.name;
         let mut notes = vec![format!(
-            "\n{name}: {} holds the key, {} another base URL",
-            self.known.key_variable(),
+            "\n{name}: key in {}, another base URL in {}",
+            self.known.key_place(),
             self.known.base_url_variable()
         )];
         if let Some(found) = &self.realtime {
@@ -250,7 +250,7 @@ impl Entry {
             "batch": batch,
             "json_schema": any.map(|found| found.json_schema),
             "tools": any.map(|found| found.tools),
-            "key_variable": self.known.key_variable(),
+            "key_variables": self.known.key_variables(),
             "base_url_variable": self.known.base_url_variable(),
             "source": any.map(|found| found.source),
             "rules_source": VendorRules::of(self.known.name).map(|rules| rules.source),

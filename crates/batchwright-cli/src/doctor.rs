@@ -98,7 +98,7 @@ impl Account {
         });
         Self {
             known,
-            has_key: pairs.contains_key(known.key_variable()),
+            has_key: known.key(pairs).is_some(),
             base_url,
             reach,
         }
@@ -135,7 +135,7 @@ impl Account {
         };
         let mut json = json!({
             "provider": self.known.name,
-            "key_variable": self.known.key_variable(),
+            "key_variables": self.known.key_variables(),
             "key_present": self.has_key,
             "base_url": base_url,
             "base_url_fault": fault,
@@ -177,7 +177,7 @@ impl Findings {
                     if answer.takes_key() == Some(false) {
                         warn(format!(
                             "{name} refuses the key in {}",
-                            account.known.key_variable()
+                            account.known.key_place()
                         ));
                     }
                     if let Some(ahead) = answer.clock_ahead.filter(|ahead| ahead.abs() > CLOCK) {
@@ -235,16 +235,16 @@ impl Findings {
 
     fn show(&self) {
         for account in &self.accounts {
-            let key = if account.has_key {
-                "present"
-            } else {
-                "missing"
+            let key = match (account.has_key, account.known.needs_key()) {
+                (true, _) => "present",
+                (false, true) => "missing",
+                (false, false) => "not needed",
             };
             print(format_args!("{}", account.known.name));
             print(format_args!(
                 "  key      {}, in {}",
                 key,
-                account.known.key_variable()
+                account.known.key_place()
             ));
             let url = match &account.base_url {
                 Some((Ok(url), true)) => format!("{url}, by {}", account.known.base_url_variable()),

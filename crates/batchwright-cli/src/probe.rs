@@ -4,7 +4,6 @@ use crate::providers::{Known, Pairs};
 use batchwright::{
     core::Error,
     http::{BaseUrl, Call, HeaderName, HeaderValue, HttpClient, Limits, Secret},
-    openai::Dialect,
 };
 use std::time::{Duration, SystemTime};
 
@@ -13,8 +12,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is asked of a provider.
 struct Question {
-    provider: &'static str,
-    base_url: &'static str,
     /// A path below the base URL whose `GET` costs nothing.
     path: &'static str,
     /// The header the key travels in, and what stands before it.
@@ -22,45 +19,23 @@ struct Question {
     more: &'static [(&'static str, &'static str)],
 }
 
-const BEARER: (&str, &str) = ("authorization", "Bearer ");
-
-const QUESTIONS: &[Question] = &[
-    Question {
-        provider: Dialect::OPENAI.name,
-        base_url: Dialect::OPENAI.base_url,
-        path: "models",
-        key: (Dialect::OPENAI.auth_header, Dialect::OPENAI.auth_prefix),
-        more: &[],
-    },
-    Question {
-        provider: "groq",
-        base_url: "https://api.groq.com/openai/v1",
-        path: "models",
-        key: BEARER,
-        more: &[],
-    },
-    Question {
-        provider: "kluster",
-        base_url: "https://api.kluster.ai/v1",
-        path: "models",
-        key: BEARER,
-        more: &[],
-    },
-    Question {
-        provider: "anthropic",
-        base_url: "https://api.anthropic.com",
-        path: "v1/models",
-        key: ("x-api-key", ""),
-        more: &[("anthropic-version", "2023-06-01")],
-    },
-    Question {
-        provider: "gemini",
-        base_url: "https://generativelanguage.googleapis.com",
-        path: "v1beta/models",
-        key: ("x-goog-api-key", ""),
-        more: &[],
-    },
-];
+/// The free question to a provider, where one is known.
+fn question(known: &Known) -> Option<Question> {
+    let (path, key, more): (_, _, &[_]) = match known.name {
+        "anthropic" => (
+            "v1/models",
+            ("x-api-key", ""),
+            &[("anthropic-version", "2023-06-01")],
+        ),
+        "gemini" => ("v1beta/models", ("x-goog-api-key", ""), &[]),
+        // A token is had only by a call that costs more than a look.
+        "vertex" => return None,
+        // Its paths depend on the resource.
+        "azure" => return None,
+        _ => ("models", ("authorization", "Bearer "), &[]),
+    };
+    Some(Question { path, key, more })
+}
 
 /// What came of asking.
 #[derive(Debug)]
@@ -97,7 +72,7 @@ impl Answer {
 pub(crate) fn base_url(known: &Known, pairs: &Pairs) -> Option<(String, bool)> {
     match pairs.get(known.base_url_variable()) {
         Some(url) => Some((url.clone(), true)),
-        None => question(known).map(|question| (question.base_url.to_owned(), false)),
+        None => known.default_base_url().map(|url| (url.to_owned(), false)),
     }
 }
 
@@ -108,28 +83,30 @@ pub(crate) fn shown(base_url: &str) -> Result<&str, Error> {
 
 /// Asks, with the key where there is one, for 5 s at most.
 pub(crate) async fn ask(known: &Known, pairs: &Pairs) -> Reach {
-    let Some(key) = pairs.get(known.key_variable()) else {
+    let key = known.key(pairs).map(String::as_str);
+    if key.is_none() && known.needs_key() {
         return Reach::NotAsked("it has no key");
-    };
-    let (Some(question), Some((url, _))) = (question(known), base_url(known, pairs)) else {
+    }
+    let (Some(question), Some((url, is_set))) = (question(known), base_url(known, pairs)) else {
         return Reach::NotAsked("no free question to it is known");
     };
-    match send(question, &url, key).await {
+    if key.is_none() && !is_set {
+        return Reach::NotAsked("nothing names it");
+    }
+    match send(&question, &url, key).await {
         Ok(answer) => Reach::Answered(answer),
         Err(error) => Reach::Unreachable(error.to_string()),
     }
 }
 
-async fn send(question: &Question, base_url: &str, key: &str) -> Result<Answer, Error> {
+async fn send(question: &Question, base_url: &str, key: Option<&str>) -> Result<Answer, Error> {
     let url = BaseUrl::parse(base_url, false)?.join(question.path)?;
     let (header, prefix) = question.key;
-    let mut call = Call::get("ask for the models", url)
-        .secret(
-            HeaderName::from_static(header),
-            prefix,
-            &Secret::new(key.to_owned()),
-        )?
-        .limits(Limits::poll().within(PATIENCE));
+    let mut call = Call::get("ask for the models", url).limits(Limits::poll().within(PATIENCE));
+    if let Some(key) = key {
+        let key = Secret::new(key.to_owned());
+        call = call.secret(HeaderName::from_static(header), prefix, &key)?;
+    }
     for (name, value) in question.more {
         call = call.header(
             HeaderName::from_static(name),
@@ -161,12 +138,6 @@ fn clock_ahead(now: SystemTime, date: &str) -> Option<f64> {
         .ok()?
         .as_secs_f64();
     Some(here - there as f64 - 0.5)
-}
-
-fn question(known: &Known) -> Option<&'static Question> {
-    QUESTIONS
-        .iter()
-        .find(|question| question.provider == known.name)
 }
 
 #[cfg(test)]

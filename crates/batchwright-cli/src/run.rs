@@ -104,11 +104,11 @@ pub(crate) async fn go(
 ) -> anyhow::Result<Exit> {
     let spec = job.spec();
     let mut pairs = environment::pairs(args.env_file.as_deref())?;
+    let known = providers::known(&spec.provider)?;
     let emulator = match spec.sandbox {
-        true => Some(sandbox::start(dir, &mut pairs).await?),
+        true => Some(sandbox::start(known, dir, &mut pairs).await?),
         false => None,
     };
-    let known = providers::known(&spec.provider)?;
     if args.settle.is_some_and(|settle| settle < SHORTEST_SETTLE) && !known.is_local(&pairs) {
         bail!(
             "--settle is at least 1m with a provider that bills: a batch may show up late in its list"

@@ -569,12 +569,7 @@ impl Checker<'_> {
             );
             faults.push(("size", what));
         }
-        let model = if limits.one_model {
-            request.model.clone()
-        } else {
-            String::new()
-        };
-        Ok(Some((endpoint.to_owned(), model)))
+        Ok(Some((endpoint.to_owned(), request.model.clone())))
     }
 
     fn check_parameters(&self, request: &Request, body: &Body<'_>, faults: &mut Vec<Fault>) {

@@ -24,7 +24,7 @@ fn providers_and_models_say_where_and_when_each_fact_was_read() {
     assert_eq!(openai["lanes"], json!(["realtime", "batch"]));
     assert_eq!(openai["batch"]["max_rows"], 50_000);
     assert_eq!(openai["batch"]["window_seconds"], json!([86_400]));
-    assert_eq!(openai["key_variable"], "OPENAI_API_KEY");
+    assert_eq!(openai["key_variables"], json!(["OPENAI_API_KEY"]));
     for entry in &providers {
         assert!(entry["source"].as_str().unwrap().contains("202"), "{entry}");
     }

@@ -29,3 +29,4 @@ mod provider;
 mod results;
 mod secrets;
 mod signals;
+mod vendors;

@@ -30,6 +30,11 @@ impl Provider {
         self.emulator.base_url(Face::OpenAi)
     }
 
+    /// The base URL of another face.
+    pub(crate) fn base_url_of(&self, face: Face) -> String {
+        self.emulator.base_url(face)
+    }
+
     /// Every billed unit.
     pub(crate) fn invoice(&self) -> Vec<InvoiceLine> {
         self.runtime.block_on(self.emulator.invoice()).unwrap()

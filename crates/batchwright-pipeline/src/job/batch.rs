@@ -244,7 +244,7 @@ impl Sealing {
                 continue;
             };
             let request = builder.build(&row)?;
-            let group = self.group(&request, limits.one_model)?;
+            let group = self.group(&request)?;
             if !open.contains_key(&group) && open.len() >= OPEN_CHUNKS {
                 let fullest = open
                     .iter()
@@ -300,13 +300,11 @@ impl Sealing {
         Ok((number, prefix, self.ledger.chunk_writer(number, prefix)?))
     }
 
-    fn group(&self, request: &Request, one_model: bool) -> Result<Group> {
-        let model = if one_model {
-            request.model.clone()
-        } else {
-            String::new()
-        };
-        Ok((self.provider.endpoint(request)?.to_owned(), model))
+    /// Always one model, also where the provider would take several: so every outcome names the model that was asked,
+    /// and a batch that is refused for its model fails no row of another.
+    fn group(&self, request: &Request) -> Result<Group> {
+        let endpoint = self.provider.endpoint(request)?.to_owned();
+        Ok((endpoint, request.model.clone()))
     }
 
     /// `false` where nobody takes chunks any more.
