@@ -49,6 +49,12 @@ impl BaseUrl {
         Ok(Self(url))
     }
 
+    /// A setting's text for `Debug`: without what else may be secret, and `unusable` where [`BaseUrl::parse`] would
+    /// refuse it, since it may carry a password.
+    pub fn shown(text: &str) -> String {
+        Self::parse(text, true).map_or_else(|_| "unusable".to_owned(), |url| url.to_string())
+    }
+
     /// The base with `path` behind its own path, whatever slashes either has (F-221). `path` may carry
     /// a query; its segments must be percent-encoded already where they need it. For ids from outside
     /// use [`BaseUrl::join_segments`].
@@ -442,5 +448,14 @@ mod tests {
                 prop_assert_eq!(url.host_str(), Some("a.test"));
             }
         }
+    }
+
+    #[test]
+    fn f_192_a_setting_is_shown_without_what_may_be_secret() {
+        assert_eq!(
+            BaseUrl::shown("https://user:CANARY@example.com"),
+            "unusable"
+        );
+        assert!(BaseUrl::shown("http://example.com/v1").contains("example.com"));
     }
 }

@@ -14,6 +14,9 @@ use std::{fmt, path::PathBuf, time::Duration};
 /// Bytes per mebibyte.
 const MIB: u64 = 1024 * 1024;
 
+/// Headers a call gets on its way: content type and length, what is accepted, user agent, host.
+const ADDED_HEADERS: usize = 6;
+
 /// One request, sent exactly once by [`HttpClient::send`](crate::HttpClient::send).
 ///
 /// `Debug` shows neither headers nor body nor query.
@@ -76,6 +79,12 @@ impl Call {
     /// Sets all of `headers`, replacing earlier values of the same names.
     #[must_use]
     pub fn headers(mut self, headers: &HeaderMap) -> Self {
+        if self.headers.is_empty() {
+            self.headers = headers.clone();
+            // A clone has no room, and what the layers below add would let it grow step by step.
+            self.headers.reserve(ADDED_HEADERS);
+            return self;
+        }
         for (name, value) in headers {
             self.headers.insert(name.clone(), value.clone());
         }
@@ -519,6 +528,25 @@ impl StreamReply {
             ErrorKind::Unsupported,
             format!("download the results: the provider does not start at byte {offset}"),
         ))
+    }
+
+    /// The body of results asked for from byte `offset` on, as [`StreamReply::body_from`]; of a refusal the error
+    /// `refused` makes of it.
+    ///
+    /// # Errors
+    /// What `refused` gives; `Unsupported` where the body begins elsewhere, which a 416 says too.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the answer.
+    pub async fn results_from(
+        self,
+        offset: u64,
+        refused: impl FnOnce(&Reply) -> Error,
+    ) -> Result<ByteStream> {
+        if !self.is_success() && self.status != 416 {
+            return Err(refused(&self.into_reply().await?));
+        }
+        self.body_from(offset)
     }
 
     /// Reads the rest, as [`HttpClient::send`](crate::HttpClient::send) would have: for error statuses.

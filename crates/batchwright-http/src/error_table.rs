@@ -193,6 +193,27 @@ impl ErrorTable {
         serde_json::from_str(body).map_err(|_| odd())
     }
 
+    /// The batch a successful answer holds, whose own `error` is how it ended and none of the call. It is the call's
+    /// only where `is_batch` finds that the object is none.
+    ///
+    /// # Errors
+    /// As [`ErrorTable::object`].
+    pub fn polled<'a, T: Deserialize<'a>>(
+        &self,
+        reply: &'a Reply,
+        secrets: &[&Secret],
+        is_batch: impl FnOnce(&T) -> bool,
+    ) -> Result<T> {
+        let batch = some_object(&reply.body)
+            .filter(|_| reply.is_success())
+            .and_then(|body| serde_json::from_str(body).ok())
+            .filter(is_batch);
+        match batch {
+            Some(batch) => Ok(batch),
+            None => self.object(reply, secrets),
+        }
+    }
+
     /// The kind of a failed batch's code where it says that nobody is served, whatever the rows are (F-027).
     pub fn account_fault(&self, code: &str) -> Option<ErrorKind> {
         self.find(code)
@@ -470,5 +491,32 @@ mod tests {
             !format!("{error} {error:?}").contains("CANARY"),
             "{error:?}"
         );
+    }
+
+    #[test]
+    fn f_050_f_079_a_batchs_own_error_is_none_of_the_call() {
+        #[derive(Debug, Deserialize)]
+        struct Batch {
+            state: Option<String>,
+        }
+        let polled = |status, body: &str| {
+            let reply = reply(status, &[], body);
+            TABLE.polled(&reply, &[], |batch: &Batch| batch.state.is_some())
+        };
+        let ended = polled(
+            200,
+            r#"{"state":"FAILED","error":{"code":8,"message":"m"}}"#,
+        );
+        assert_eq!(ended.unwrap().state.as_deref(), Some("FAILED"));
+        let within = polled(
+            200,
+            r#"{"error":{"code":"RESOURCE_EXHAUSTED","message":"m"}}"#,
+        );
+        assert_eq!(within.unwrap_err().kind(), RateLimited);
+        let refused = polled(404, r#"{"state":"x","error":{"message":"m"}}"#);
+        assert_eq!(refused.unwrap_err().kind(), NotFound);
+        // Without either it is for the caller to say what it lacks.
+        assert_eq!(polled(200, "{}").unwrap().state, None);
+        assert!(polled(200, "[]").is_err());
     }
 }

@@ -12,6 +12,7 @@ pub mod sse;
 
 mod error_table;
 mod redact;
+mod row;
 mod submission;
 mod vendor_error;
 pub mod wire;
@@ -30,6 +31,7 @@ pub use error_table::{Asked, CodeRow, ErrorTable, StatusRow, hollow};
 pub use hints::{HintNames, NO_HINTS, OPENAI_HINTS, RetryHints, retry_hints};
 pub use lines::{Line, LineSplitter, lines, lines_within};
 pub use redact::{error_text, redact, redact_with};
+pub use row::{Unanswered, answered, row_outcome, unreadable};
 pub use secret::Secret;
 pub use submission::{account, submitted};
 pub use vendor_error::VendorError;

@@ -173,23 +173,31 @@ fn without_keys(text: &str) -> String {
         }
         out.push_str(token);
         bearer = lower == "bearer" || lower == "basic";
-        announced = if [
-            "key",
-            "token",
-            "secret",
-            "password",
-            "authorization",
-            "credential",
-        ]
-        .iter()
-        .any(|word| lower.contains(word))
-        {
+        announced = if announces_key(&lower) {
             Some(0)
         } else {
             announced.and_then(|words| words.checked_add(1))
         };
     }
     out
+}
+
+/// Whether a word says that a key comes. Several tokens are what models count: behind them stand models' names.
+fn announces_key(lower: &str) -> bool {
+    [
+        "key",
+        "token",
+        "secret",
+        "password",
+        "authorization",
+        "credential",
+    ]
+    .iter()
+    .any(|word| lower.contains(word))
+        && (!lower.trim_end_matches('.').ends_with("tokens")
+            || ["access", "auth", "key"]
+                .iter()
+                .any(|word| lower.contains(word)))
 }
 
 /// Where in a token a key begins: at its start or behind a separator, as in `key=sk-…`.
@@ -322,6 +330,14 @@ mod tests {
             (
                 "Rate limit reached for gpt-4o-mini on tokens per min (TPM): Limit 200000",
                 "Rate limit reached for gpt-4o-mini on tokens per min (TPM): Limit 200000",
+            ),
+            (
+                "the maximum number of output tokens for claude-haiku-4-5-20251001",
+                "the maximum number of output tokens for claude-haiku-4-5-20251001",
+            ),
+            (
+                "max_tokens of claude-haiku-4-5-20251001; token 0123456789abcdef0",
+                "max_tokens of claude-haiku-4-5-20251001; token [redacted]",
             ),
             ("risk-based and task-list", "risk-based and task-list"),
         ];

@@ -118,6 +118,7 @@ fn read(value: &Value, depth: u8) -> Option<VendorError> {
             let inner = ["error", "errors", "detail", "err", "fault"]
                 .into_iter()
                 .filter_map(|name| fields.get(name))
+                .map(listed)
                 .find_map(|inner| read(inner, depth));
             let get = |names: &[&str]| {
                 names
@@ -139,6 +140,15 @@ fn read(value: &Value, depth: u8) -> Option<VendorError> {
             };
             if let Some(details) = fields.get("details") {
                 own.take_details(details);
+            }
+            // What details say is more exact than a word further in.
+            let detailed = own.reason.clone();
+            // Beside a message it is a word, as in the `errors` of Google's older APIs; alone it is the message.
+            if get(&["message"]).is_some() {
+                own.reason = own.reason.or_else(|| {
+                    let reason = get(&["reason"]).and_then(word)?;
+                    (!reason.contains(char::is_whitespace)).then_some(reason)
+                });
             }
             if let Some(words) = get(&["status"])
                 .and_then(Value::as_str)
@@ -163,10 +173,20 @@ fn read(value: &Value, depth: u8) -> Option<VendorError> {
                 .into_iter()
                 .flatten()
                 .fold(VendorError::default(), merge);
-            let merged = merge(merged, own);
+            let mut merged = merge(merged, own);
+            merged.reason = detailed.or(merged.reason);
             (!merged.is_empty()).then_some(merged)
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
+}
+
+/// The list of errors that an object holds as `data`, as the `errors` of OpenAI's batches do and Azure's refusals; else
+/// the value itself.
+fn listed(value: &Value) -> &Value {
+    match value.get("data") {
+        Some(list @ Value::Array(_)) => list,
+        _ => value,
     }
 }
 
@@ -283,6 +303,14 @@ mod tests {
                 "first | - | - | - | -",
             ),
             (
+                r#"{"errors":{"object":"list","data":[{"code":"empty_file","message":"no lines","line":null}]}}"#,
+                "no lines | empty_file | - | - | -",
+            ),
+            (
+                r#"{"error":{"message":"m","data":"not a list"}}"#,
+                "m | - | - | - | -",
+            ),
+            (
                 r#"{"object":"error","message":"m","code":40303}"#,
                 "m | 40303 | - | - | -",
             ),
@@ -350,6 +378,19 @@ mod tests {
         );
         assert_eq!(google.reason.as_deref(), Some("API_KEY_INVALID"));
         assert_eq!(google.message.as_deref(), Some("Quota"));
+        let storage = VendorError::from_body(
+            br#"{"error":{"code":403,"message":"m","errors":[{"message":"m","domain":"usageLimits","reason":"rateLimitExceeded"}]}}"#,
+        )
+        .unwrap();
+        assert_eq!(storage.reason.as_deref(), Some("rateLimitExceeded"));
+        let both = VendorError::from_body(
+            br#"{"error":{"message":"m","errors":[{"message":"m","reason":"forbidden"}],"details":[{"reason":"BILLING_DISABLED"}]}}"#,
+        )
+        .unwrap();
+        assert_eq!(both.reason.as_deref(), Some("BILLING_DISABLED"));
+        let sentence = VendorError::from_body(br#"{"reason":"it is too much"}"#).unwrap();
+        assert_eq!(sentence.message.as_deref(), Some("it is too much"));
+        assert_eq!(sentence.reason, None);
         let anthropic = VendorError::from_body(
             br#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":{"error_code":"enforced_spend_limit_reached"}},"request_id":"req_1"}"#,
         )

@@ -24,7 +24,7 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
-use batchwright_core::Timestamp;
+use batchwright_core::{Request, Timestamp};
 use serde::{Deserialize, Deserializer, de::Visitor};
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt};
@@ -147,6 +147,12 @@ pub fn line_text(line: &[u8]) -> Option<(&str, bool)> {
             Some((line, false))
         }
     }
+}
+
+/// About how many bytes a request's body gets: its texts and some room, so that most are written without growing.
+pub fn size_hint(request: &Request) -> usize {
+    let bytes = request.estimated_input_tokens().saturating_mul(4);
+    usize::try_from(bytes).unwrap_or(0).saturating_add(256)
 }
 
 /// Appends a text as JSON, quotes included.
