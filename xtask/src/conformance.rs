@@ -46,9 +46,11 @@ pub(crate) fn run(shell: &Shell, workspace: &Workspace, flags: &Conformance) -> 
     };
     let folder = workspace.root.join(FOLDER);
     let python = environment(shell, workspace, &folder)?;
-    let emulator = Emulator::start(shell, &workspace.target)?;
+    build(shell)?;
     for (name, path) in faces {
         println!("\n-- {name}");
+        // One each: a script may stop the clock.
+        let emulator = Emulator::start(&workspace.target)?;
         let script = folder.join(format!("{name}_sdk.py"));
         let url = format!("{}{path}", emulator.origin);
         cmd!(shell, "{python} {script} {url}")
@@ -97,6 +99,15 @@ fn environment(shell: &Shell, workspace: &Workspace, folder: &Path) -> Result<Pa
     Ok(python)
 }
 
+fn build(shell: &Shell) -> Result<()> {
+    let package = ["--package", "batchwright-emulator", "--example", "serve"];
+    tool::cargo(shell)
+        .args(["build", "--quiet", "--locked"])
+        .args(package)
+        .run()?;
+    Ok(())
+}
+
 /// The emulator as a process of its own, ended with this.
 struct Emulator {
     process: Child,
@@ -104,12 +115,7 @@ struct Emulator {
 }
 
 impl Emulator {
-    fn start(shell: &Shell, target: &Path) -> Result<Self> {
-        let package = ["--package", "batchwright-emulator", "--example", "serve"];
-        tool::cargo(shell)
-            .args(["build", "--quiet", "--locked"])
-            .args(package)
-            .run()?;
+    fn start(target: &Path) -> Result<Self> {
         let program = target
             .join("debug/examples")
             .join(format!("serve{EXE_SUFFIX}"));
