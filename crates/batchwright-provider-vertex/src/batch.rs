@@ -4,10 +4,12 @@
 
 use crate::client::Client;
 use crate::config::{Side, VertexConfig};
-use crate::convert::{Lane, Unanswered, check_line, read_answer, write_body};
+use crate::convert::{Purpose, check_line, read_answer, write_body};
 use crate::error::ERRORS;
-use crate::storage::{self, Address};
-use crate::table::{self, Loaded, TableName};
+use crate::storage::{
+    self, Address,
+    table::{self, Loaded, TableName},
+};
 use crate::wire::{
     BigQueryDestination, BigQuerySource, CompletionStats, CreateJob, GcsDestination, GcsSource,
     InputConfig, Job, JobError, JobInput, JobLabels, JobPage, JobTable, JobUris, Labels,
@@ -15,11 +17,11 @@ use crate::wire::{
 };
 use batchwright_core::{
     BatchCounts, BatchHandle, BatchSnapshot, BatchStatus, BatchSummary, ByteStream, Ending, Error,
-    ErrorKind, InputFault, InputRef, Lane as CoreLane, ListMark, ListPage, ListWalk, Outcome,
-    Request, Result, ResultFile, SealedBatch, SubmissionTag, SubmitError,
+    ErrorKind, InputFault, InputRef, ListMark, ListPage, ListWalk, Outcome, Request, Result,
+    ResultFile, SealedBatch, SubmissionTag, SubmitError,
 };
 use batchwright_http::{
-    Asked, Reply, VendorError, hollow, redact, submitted,
+    Asked, Reply, VendorError, answered, hollow, redact, row_outcome, submitted, unreadable,
     wire::{lenient, line_text, push_text, some_text, text},
 };
 use serde_json::value::RawValue;
@@ -118,7 +120,7 @@ pub(crate) fn encode(
     line.extend_from_slice(b"{\"custom_id\":");
     push_text(wire_id, line);
     line.extend_from_slice(b",\"request\":");
-    let written = write_body(request, Lane::Job, line).and_then(|()| {
+    let written = write_body(request, Purpose::Line, line).and_then(|()| {
         line.push(b'}');
         match places.input {
             Side::Storage => check_line(&line[before..]),
@@ -142,21 +144,12 @@ pub(crate) fn decode(line: &[u8], provider: &Arc<str>) -> Option<Outcome> {
     };
     // An id that came back as a number is none of ours, which begin with a letter.
     let custom_id = some_text(line.custom_id)?;
-    let (ending, model) = if broken || !whole {
+    let ended = if broken || !whole {
         (Ending::Unreadable(unreadable("the line is broken")), None)
     } else {
         row_ending(&line)
     };
-    let ending = match ending {
-        Ending::Failed(error) => Ending::Failed(error.with_provider(provider.clone())),
-        Ending::Unreadable(error) => Ending::Unreadable(error.with_provider(provider.clone())),
-        other => other,
-    };
-    let mut outcome = Outcome::new(custom_id, ending);
-    outcome.provenance.provider = Some(provider.clone());
-    outcome.provenance.model = model;
-    outcome.provenance.lane = Some(CoreLane::Batch);
-    Some(outcome)
+    Some(row_outcome(custom_id, ended, provider))
 }
 
 /// The id of a line that is no JSON any more, where it stands first.
@@ -179,14 +172,7 @@ fn row_ending(line: &ResultLine<'_>) -> (Ending, Option<Arc<str>>) {
         let error = unreadable("the line has neither an answer nor an error");
         return (Ending::Unreadable(error), None);
     }
-    match read_answer(answer, &[]) {
-        Ok(answer) => {
-            let model = answer.model.as_deref().map(Arc::from);
-            (answer.into_ending(), model)
-        }
-        Err(Unanswered::Said(error)) => (Ending::Failed(error), None),
-        Err(Unanswered::Hollow(error)) => (Ending::Unreadable(error), None),
-    }
+    answered(read_answer(answer, &[]))
 }
 
 /// A row's status: a phrase, and after it, as a rule, the error as JSON.
@@ -205,11 +191,7 @@ fn row_error(status: &str) -> Error {
     }
 }
 
-fn unreadable(what: &str) -> Error {
-    Error::new(ErrorKind::ProviderFault, format!("read the result: {what}"))
-}
-
-// ---- inputs ----
+// ---- files ----
 
 /// Stores a chunk; with BigQuery as its side, also loads it into a table, which is confirmed by a later call.
 pub(crate) async fn upload(
@@ -297,9 +279,9 @@ pub(crate) async fn discard(client: &Client, places: &Places, input: &InputRef) 
     storage::delete(client, Address::read(&input.0).ok_or_else(foreign)?).await
 }
 
-// ---- jobs ----
+// ---- batches ----
 
-/// Creates the job, once.
+/// Creates the batch, once.
 pub(crate) async fn submit(
     client: &Client,
     places: &Places,
@@ -312,7 +294,7 @@ pub(crate) async fn submit(
     let body = create_body(places, &batch.model, &input.0, tag.job(), &tag_text)
         .map_err(SubmitError::NotSent)?;
     let token = client.token().await.map_err(SubmitError::NotSent)?;
-    let (sent, held) = match client.create_job(body, token).await {
+    let (sent, held) = match client.create_batch(body, token).await {
         Ok(sent) => {
             let reply = sent.reply.clone();
             (Ok(reply), Some(sent))
@@ -389,14 +371,14 @@ fn id_of(name: &str) -> Option<String> {
     number.then(|| id.to_owned())
 }
 
-/// The job's state; once it has ended, also which files hold its results.
+/// The batch's state; once it has ended, also which files hold its results.
 pub(crate) async fn status(
     client: &Client,
     places: &Places,
     handle: &BatchHandle,
 ) -> Result<BatchSnapshot> {
-    let reply = client.get_job(&handle.id).await?;
-    let (mut snapshot, results) = snapshot(handle, &client.job(&reply)?)?;
+    let reply = client.get_batch(&handle.id).await?;
+    let (mut snapshot, results) = snapshot(handle, &client.batch(&reply)?)?;
     match results {
         Some(Results::Folder(uri)) => {
             // Only what is in our bucket is read with our credentials (F-197).
@@ -421,7 +403,7 @@ pub(crate) async fn status(
 
 /// Asks for a cancel; that it has ended already is a conflict (F-079).
 pub(crate) async fn cancel(client: &Client, handle: &BatchHandle) -> Result<()> {
-    let reply = client.cancel_job(&handle.id).await?;
+    let reply = client.cancel_batch(&handle.id).await?;
     if reply.is_success() {
         return Ok(());
     }
@@ -455,7 +437,7 @@ pub(crate) async fn download(
 
 /// The first page of the list.
 pub(crate) async fn recent(client: &Client, provider: &str) -> Result<Vec<BatchSummary>> {
-    let reply = client.list_jobs(None).await?;
+    let reply = client.list_batches(None).await?;
     Ok(list_page(client, provider, &reply)?.batches)
 }
 
@@ -468,7 +450,7 @@ pub(crate) async fn list_since(
     let mut walk = ListWalk::new(mark);
     let mut after: Option<String> = None;
     loop {
-        let reply = client.list_jobs(after.as_deref()).await?;
+        let reply = client.list_batches(after.as_deref()).await?;
         after = walk.take(list_page(client, provider, &reply)?)?;
         if after.is_none() {
             return Ok(walk.into_found());
@@ -505,7 +487,7 @@ fn snapshot(handle: &BatchHandle, job: &Job<'_>) -> Result<(BatchSnapshot, Optio
         .state
         .as_deref()
         .ok_or_else(|| hollow("read the batch: the answer has no state"))?;
-    let mut snapshot = BatchSnapshot::new(handle.clone(), state(word));
+    let mut snapshot = BatchSnapshot::new(handle.clone(), batch_status(word));
     if handle.input.0.is_empty() {
         snapshot.handle.input = input(job);
     }
@@ -554,7 +536,7 @@ fn summary(provider: &str, job: &Job<'_>) -> Option<BatchSummary> {
         .get("batchwright_tag")
         .and_then(|tag| tag.parse().ok())
         .or_else(|| job.display_name.as_deref()?.parse().ok());
-    let status = state(job.state.as_deref().unwrap_or_default());
+    let status = batch_status(job.state.as_deref().unwrap_or_default());
     let handle = BatchHandle::new(provider, id, input(job));
     Some(BatchSummary::new(handle, status, tag, job.create_time))
 }
@@ -581,7 +563,7 @@ fn counts(stats: &CompletionStats) -> Option<BatchCounts> {
 }
 
 /// A state by its word, in any case and with any of Google's prefixes (F-085); an unknown one is not an end (F-056).
-fn state(word: &str) -> BatchStatus {
+fn batch_status(word: &str) -> BatchStatus {
     let upper = word.to_ascii_uppercase();
     let plain = upper
         .strip_prefix("JOB_STATE_")

@@ -1,8 +1,8 @@
 //! Settings one by one, checked once.
 
+use crate::auth::Credentials;
 use crate::client::Client;
 use crate::config::{Side, VertexConfig};
-use crate::credentials::Credentials;
 use crate::provider::Vertex;
 use batchwright_core::{Error, ErrorKind, ModelSpec, Result};
 use batchwright_http::HttpClientBuilder;
@@ -23,6 +23,36 @@ impl VertexBuilder {
         credentials: Credentials,
     ) -> Self {
         VertexConfig::new(project, location, credentials).into()
+    }
+
+    /// Sets Vertex AI's host, without the version.
+    pub fn base_url(mut self, url: impl Into<String>) -> Self {
+        self.config.base_url = url.into();
+        self
+    }
+
+    /// Sets Cloud Storage's host.
+    pub fn storage_url(mut self, url: impl Into<String>) -> Self {
+        self.config.storage_url = url.into();
+        self
+    }
+
+    /// Sets BigQuery's host.
+    pub fn bigquery_url(mut self, url: impl Into<String>) -> Self {
+        self.config.bigquery_url = url.into();
+        self
+    }
+
+    /// Names the project that calls count against.
+    pub fn quota_project(mut self, project: impl Into<String>) -> Self {
+        self.config.quota_project = Some(project.into());
+        self
+    }
+
+    /// Sets the provider's name.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.config.name = name.into();
+        self
     }
 
     /// Names the bucket of inputs and results, without `gs://`; with it there are batches.
@@ -58,36 +88,6 @@ impl VertexBuilder {
     /// Sets whether bucket and dataset are compared with the location before anything is uploaded.
     pub fn check_region(mut self, check: bool) -> Self {
         self.config.check_region = check;
-        self
-    }
-
-    /// Names the project that calls count against.
-    pub fn quota_project(mut self, project: impl Into<String>) -> Self {
-        self.config.quota_project = Some(project.into());
-        self
-    }
-
-    /// Sets the provider's name.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.config.name = name.into();
-        self
-    }
-
-    /// Sets Vertex AI's host, without the version.
-    pub fn base_url(mut self, url: impl Into<String>) -> Self {
-        self.config.base_url = url.into();
-        self
-    }
-
-    /// Sets Cloud Storage's host.
-    pub fn storage_url(mut self, url: impl Into<String>) -> Self {
-        self.config.storage_url = url.into();
-        self
-    }
-
-    /// Sets BigQuery's host.
-    pub fn bigquery_url(mut self, url: impl Into<String>) -> Self {
-        self.config.bigquery_url = url.into();
         self
     }
 

@@ -4,18 +4,16 @@
 //! once: a refusal of a token that was held before is an error of class `Rejected`, and the next attempt gets a new
 //! one.
 
+use crate::auth::{Token, Tokens, escaped};
 use crate::batch::LIST_LIMIT;
 use crate::config::VertexConfig;
-use crate::encoding::escaped;
 use crate::error::ERRORS;
-use crate::token::{Token, Tokens};
 use crate::wire::Job;
 use batchwright_core::{Error, ErrorKind, Result, RetryClass, RetryPolicy};
 use batchwright_http::{
-    Asked, BaseUrl, Body, Call, HttpClient, Limits, Method, Reply, Secret, StreamReply, Url,
+    Asked, BaseUrl, Body, Call, ErrorTable, HttpClient, Limits, Method, Reply, Secret, StreamReply,
+    Url,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue},
-    hollow,
-    wire::some_object,
 };
 use serde::Deserialize;
 use std::time::Duration;
@@ -76,7 +74,7 @@ impl Client {
     // ---- Vertex AI ----
 
     /// A direct call; `timeout` bounds it further.
-    pub(crate) async fn generate(
+    pub(crate) async fn infer(
         &self,
         model: &str,
         body: Vec<u8>,
@@ -94,9 +92,9 @@ impl Client {
             .await
     }
 
-    /// Creates a job: once, on a connection of its own (F-033, F-111). `token` was got before, so that a failure to
+    /// Creates a batch: once, on a connection of its own (F-033, F-111). `token` was got before, so that a failure to
     /// get one is none of the create.
-    pub(crate) async fn create_job(
+    pub(crate) async fn create_batch(
         &self,
         body: Vec<u8>,
         (token, held): (Token, bool),
@@ -114,18 +112,18 @@ impl Client {
         self.tokens.get().await
     }
 
-    pub(crate) async fn get_job(&self, id: &str) -> Result<Reply> {
+    pub(crate) async fn get_batch(&self, id: &str) -> Result<Reply> {
         let url = self.job_url(id, "")?;
         self.free(Call::get("read the batch", url)).await
     }
 
-    pub(crate) async fn cancel_job(&self, id: &str) -> Result<Reply> {
+    pub(crate) async fn cancel_batch(&self, id: &str) -> Result<Reply> {
         let url = self.job_url(id, ":cancel")?;
         self.free(Call::post("cancel the batch", url).json("{}"))
             .await
     }
 
-    pub(crate) async fn list_jobs(&self, after: Option<&str>) -> Result<Reply> {
+    pub(crate) async fn list_batches(&self, after: Option<&str>) -> Result<Reply> {
         let mut url = self
             .base
             .join(&format!("{}/batchPredictionJobs", self.place))?;
@@ -337,9 +335,14 @@ impl Client {
 
     /// The error of a reply that is no success.
     pub(crate) fn refused(&self, asked: Asked, reply: &Reply) -> Error {
+        self.refused_by(&ERRORS, asked, reply)
+    }
+
+    /// The same under a table with words of its own.
+    pub(crate) fn refused_by(&self, errors: &ErrorTable, asked: Asked, reply: &Reply) -> Error {
         let secrets = self.tokens.secrets();
         let secrets: Vec<&Secret> = secrets.iter().collect();
-        ERRORS.of_reply(asked, reply, &secrets)
+        errors.of_reply(asked, reply, &secrets)
     }
 
     /// The same of a call that was sent once: a token that ended is no reason to stop, and a model that is not there
@@ -353,20 +356,11 @@ impl Client {
         }
     }
 
-    /// The job a successful answer holds. Its `error` is the job's own and none of the call.
-    pub(crate) fn job<'a>(&self, reply: &'a Reply) -> Result<Job<'a>> {
-        if !reply.is_success() {
-            return Err(self.refused(Asked::Object, reply));
-        }
-        let job = some_object(&reply.body)
-            .and_then(|body| serde_json::from_str::<Job<'_>>(body).ok())
-            .ok_or_else(|| hollow("read the batch: the answer is no job"))?;
-        if job.state.is_some() {
-            return Ok(job);
-        }
-        // Without a state it may be an error that came with a success (F-050).
-        self.object::<serde::de::IgnoredAny>(reply)?;
-        Err(hollow("read the batch: the answer has no state").with_status(reply.status))
+    /// The batch a successful answer holds. Its `error` is its own and none of the call.
+    pub(crate) fn batch<'a>(&self, reply: &'a Reply) -> Result<Job<'a>> {
+        let secrets = self.tokens.secrets();
+        let secrets: Vec<&Secret> = secrets.iter().collect();
+        ERRORS.polled(reply, &secrets, |job: &Job<'_>| job.state.is_some())
     }
 
     /// The object a successful answer holds.

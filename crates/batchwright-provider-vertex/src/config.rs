@@ -1,9 +1,26 @@
 //! Every setting of the provider, its default and its unit.
 
-use crate::credentials::Credentials;
+use crate::auth::Credentials;
 use batchwright_core::{Error, ErrorKind, Result};
 use batchwright_http::{BaseUrl, HttpClient, HttpClientBuilder};
 use std::{collections::HashMap, fmt, time::Duration};
+
+/// The environment variable that holds the project.
+const PROJECT_VAR: &str = "GOOGLE_CLOUD_PROJECT";
+/// The environment variable that holds the location.
+const LOCATION_VAR: &str = "GOOGLE_CLOUD_LOCATION";
+/// The environment variable that holds the project calls count against.
+const QUOTA_PROJECT_VAR: &str = "GOOGLE_CLOUD_QUOTA_PROJECT";
+/// The environment variable that holds the bucket.
+const BUCKET_VAR: &str = "BATCHWRIGHT_VERTEX_BUCKET";
+/// The environment variable that holds the dataset.
+const DATASET_VAR: &str = "BATCHWRIGHT_VERTEX_DATASET";
+/// The environment variable that holds another base URL.
+const BASE_URL_VAR: &str = "GOOGLE_VERTEX_BASE_URL";
+/// The environment variable that holds another URL of Cloud Storage, as Google's own libraries read it.
+const STORAGE_URL_VAR: &str = "STORAGE_EMULATOR_HOST";
+/// The environment variable that holds another URL of BigQuery.
+const BIGQUERY_URL_VAR: &str = "BIGQUERY_EMULATOR_HOST";
 
 /// Where a job's rows are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +46,16 @@ pub struct VertexConfig {
     pub location: String,
     /// Where access tokens come from.
     pub credentials: Credentials,
+    /// Vertex AI's host. Default: the location's.
+    pub base_url: String,
+    /// Cloud Storage's host. Default `https://storage.googleapis.com`.
+    pub storage_url: String,
+    /// BigQuery's host. Default `https://bigquery.googleapis.com`.
+    pub bigquery_url: String,
+    /// The project that calls count against. Default: the one a user's file names, else none is sent.
+    pub quota_project: Option<String>,
+    /// The provider's name in results, prices and batch handles. Default `vertex`.
+    pub name: String,
     /// The bucket of inputs and results, without `gs://`. Without one there are no batches.
     pub bucket: Option<String>,
     /// What the names of our objects begin with. Default `batchwright`.
@@ -44,16 +71,6 @@ pub struct VertexConfig {
     /// only after the job was created. It needs the permissions `storage.buckets.get` and `bigquery.datasets.get`.
     /// Default yes.
     pub check_region: bool,
-    /// The project that calls count against. Default: the one a user's file names, else none is sent.
-    pub quota_project: Option<String>,
-    /// The provider's name in results, prices and batch handles. Default `vertex`.
-    pub name: String,
-    /// Vertex AI's host. Default: the location's.
-    pub base_url: String,
-    /// Cloud Storage's host. Default `https://storage.googleapis.com`.
-    pub storage_url: String,
-    /// BigQuery's host. Default `https://bigquery.googleapis.com`.
-    pub bigquery_url: String,
     /// The longest one direct call may take, from the first byte sent to the last one read. Default 600 s, as the
     /// vendor bounds a call.
     pub attempt_timeout: Duration,
@@ -63,15 +80,6 @@ pub struct VertexConfig {
     /// Whether plain http is allowed to hosts other than this machine, where tokens and prompts travel in clear text
     /// (F-196). Default no. The metadata server is plain http by design.
     pub allow_plain_http: bool,
-}
-
-/// The host of a location (<https://cloud.google.com/vertex-ai/docs/reference/rest>).
-fn host(location: &str) -> String {
-    match location {
-        "global" => "https://aiplatform.googleapis.com".to_owned(),
-        "us" | "eu" => format!("https://aiplatform.{location}.rep.googleapis.com"),
-        region => format!("https://{region}-aiplatform.googleapis.com"),
-    }
 }
 
 impl VertexConfig {
@@ -87,16 +95,16 @@ impl VertexConfig {
             base_url: host(&location),
             location,
             credentials,
+            storage_url: "https://storage.googleapis.com".to_owned(),
+            bigquery_url: "https://bigquery.googleapis.com".to_owned(),
+            quota_project: None,
+            name: "vertex".to_owned(),
             bucket: None,
             prefix: "batchwright".to_owned(),
             dataset: None,
             input: Side::default(),
             output: Side::default(),
             check_region: true,
-            quota_project: None,
-            name: "vertex".to_owned(),
-            storage_url: "https://storage.googleapis.com".to_owned(),
-            bigquery_url: "https://bigquery.googleapis.com".to_owned(),
             attempt_timeout: Duration::from_secs(600),
             http: HttpClient::builder(),
             allow_plain_http: false,
@@ -127,53 +135,57 @@ impl VertexConfig {
                 format!("find the {what}: set {name}"),
             )
         };
-        let project = take("GOOGLE_CLOUD_PROJECT")
+        let project = take(PROJECT_VAR)
             .or_else(|| credentials.project().map(str::to_owned))
-            .ok_or_else(|| missing("project", "GOOGLE_CLOUD_PROJECT"))?;
-        let location = take("GOOGLE_CLOUD_LOCATION")
-            .ok_or_else(|| missing("location", "GOOGLE_CLOUD_LOCATION"))?;
+            .ok_or_else(|| missing("project", PROJECT_VAR))?;
+        let location = take(LOCATION_VAR).ok_or_else(|| missing("location", LOCATION_VAR))?;
         let mut config = Self::new(project, location, credentials);
-        config.quota_project = take("GOOGLE_CLOUD_QUOTA_PROJECT");
-        config.bucket = take("BATCHWRIGHT_VERTEX_BUCKET");
-        config.dataset = take("BATCHWRIGHT_VERTEX_DATASET");
-        if let Some(url) = take("GOOGLE_VERTEX_BASE_URL") {
+        config.quota_project = take(QUOTA_PROJECT_VAR);
+        config.bucket = take(BUCKET_VAR);
+        config.dataset = take(DATASET_VAR);
+        if let Some(url) = take(BASE_URL_VAR) {
             config.base_url = url;
         }
-        if let Some(url) = take("STORAGE_EMULATOR_HOST") {
+        if let Some(url) = take(STORAGE_URL_VAR) {
             config.storage_url = url;
         }
-        if let Some(url) = take("BIGQUERY_EMULATOR_HOST") {
+        if let Some(url) = take(BIGQUERY_URL_VAR) {
             config.bigquery_url = url;
         }
         Ok(config)
     }
 }
 
+/// The host of a location (<https://cloud.google.com/vertex-ai/docs/reference/rest>).
+fn host(location: &str) -> String {
+    match location {
+        "global" => "https://aiplatform.googleapis.com".to_owned(),
+        "us" | "eu" => format!("https://aiplatform.{location}.rep.googleapis.com"),
+        region => format!("https://{region}-aiplatform.googleapis.com"),
+    }
+}
+
 impl fmt::Debug for VertexConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A URL may carry a password; one that does is refused later, and not shown here.
-        let shown = |url: &str| {
-            BaseUrl::parse(url, true).map_or_else(|_| "unusable".to_owned(), |url| url.to_string())
-        };
         f.debug_struct("VertexConfig")
             .field("name", &self.name)
             .field("project", &self.project)
             .field("location", &self.location)
             .field("credentials", &self.credentials)
+            .field("base_url", &BaseUrl::shown(&self.base_url))
+            .field("storage_url", &BaseUrl::shown(&self.storage_url))
+            .field("bigquery_url", &BaseUrl::shown(&self.bigquery_url))
+            .field("quota_project", &self.quota_project)
             .field("bucket", &self.bucket)
             .field("prefix", &self.prefix)
             .field("dataset", &self.dataset)
             .field("input", &self.input)
             .field("output", &self.output)
             .field("check_region", &self.check_region)
-            .field("quota_project", &self.quota_project)
-            .field("base_url", &shown(&self.base_url))
-            .field("storage_url", &shown(&self.storage_url))
-            .field("bigquery_url", &shown(&self.bigquery_url))
             .field("attempt_timeout", &self.attempt_timeout)
             .field("http", &self.http)
             .field("allow_plain_http", &self.allow_plain_http)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -6,8 +6,8 @@ mod response;
 mod schema;
 
 pub(crate) use import::check_line;
-pub(crate) use request::{Lane, write_body};
-pub(crate) use response::{Unanswered, read_answer};
+pub(crate) use request::{Purpose, write_body};
+pub(crate) use response::read_answer;
 
 use batchwright_core::{Error, ErrorKind, Payload, Request, Result};
 

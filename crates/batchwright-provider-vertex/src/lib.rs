@@ -1,15 +1,13 @@
 #![doc = include_str!("../README.md")]
 
+mod auth;
 mod config;
-mod credentials;
 
 mod builder;
 mod provider;
 
 mod client;
 mod storage;
-mod table;
-mod token;
 mod wire;
 
 mod convert;
@@ -17,10 +15,9 @@ mod convert;
 mod batch;
 mod realtime;
 
-mod encoding;
 mod error;
 
+pub use auth::{AuthorizedUser, Credentials, ServiceAccount};
 pub use builder::VertexBuilder;
 pub use config::{Side, VertexConfig};
-pub use credentials::{AuthorizedUser, Credentials, ServiceAccount};
 pub use provider::Vertex;

@@ -1,11 +1,11 @@
 //! Vertex AI as core's two traits: orchestration and nothing else.
 
+use crate::auth::Credentials;
 use crate::batch::{self, Places, places};
 use crate::builder::VertexBuilder;
 use crate::client::Client;
 use crate::config::VertexConfig;
 use crate::convert::{self, GENERATE};
-use crate::credentials::Credentials;
 use crate::realtime;
 use async_trait::async_trait;
 use batchwright_core::{

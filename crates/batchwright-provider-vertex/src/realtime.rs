@@ -1,10 +1,10 @@
 //! Direct calls: one request out, one answer in.
 
 use crate::client::Client;
-use crate::convert::{self, Lane};
+use crate::convert::{self, Purpose};
 use crate::error::ERRORS;
 use batchwright_core::{CallOptions, Request, Response, Result};
-use batchwright_http::{Asked, Reply, Secret};
+use batchwright_http::{Asked, Reply, Secret, wire::size_hint};
 use serde_json::value::RawValue;
 
 /// One attempt at an answer.
@@ -14,18 +14,12 @@ pub(crate) async fn answer(
     call: &CallOptions,
 ) -> Result<Response> {
     let mut body = Vec::with_capacity(size_hint(request));
-    convert::write_body(request, Lane::Direct, &mut body)?;
-    let sent = client.generate(&request.model, body, call.timeout).await?;
+    convert::write_body(request, Purpose::Answer, &mut body)?;
+    let sent = client.infer(&request.model, body, call.timeout).await?;
     if !sent.reply.is_success() {
         return Err(client.refused_once(Asked::Inference, &sent));
     }
     read_reply(&sent.reply, &client.secrets())
-}
-
-/// About how long a body gets: its texts and some room, so that most are written without growing.
-fn size_hint(request: &Request) -> usize {
-    let bytes = request.estimated_input_tokens().saturating_mul(4);
-    usize::try_from(bytes).unwrap_or(0).saturating_add(256)
 }
 
 fn read_reply(reply: &Reply, secrets: &[Secret]) -> Result<Response> {

@@ -1,4 +1,6 @@
-//! Inputs and results as objects of a bucket.
+//! Inputs and results as objects of a bucket, and below that as tables.
+
+pub(crate) mod table;
 
 use crate::client::Client;
 use crate::wire::{Located, Object, ObjectPage};
@@ -167,10 +169,9 @@ fn label(name: &str) -> Option<String> {
 /// An object's bytes from `offset` on.
 pub(crate) async fn download(client: &Client, at: Address<'_>, offset: u64) -> Result<ByteStream> {
     let reply = client.content(at.bucket, at.name, offset).await?;
-    if !reply.is_success() && reply.status != 416 {
-        return Err(client.refused(Asked::Object, &reply.into_reply().await?));
-    }
-    reply.body_from(offset)
+    reply
+        .results_from(offset, |reply| client.refused(Asked::Object, reply))
+        .await
 }
 
 #[cfg(test)]

@@ -308,19 +308,6 @@ pub(crate) struct Reason {
     pub(crate) message: Option<String>,
 }
 
-/// The reasons of an error of BigQuery's.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Reasons {
-    pub(crate) error: ReasonList,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct ReasonList {
-    pub(crate) errors: Vec<Reason>,
-}
-
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Table {

@@ -168,7 +168,7 @@ fn f_056_f_085_every_state_has_its_status() {
             BatchStatus::Unknown("JOB_STATE_DREAMING".into()),
         ),
     ] {
-        assert_eq!(state(word), status, "{word}");
+        assert_eq!(batch_status(word), status, "{word}");
     }
 }
 

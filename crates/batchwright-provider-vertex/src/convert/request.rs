@@ -10,23 +10,23 @@ use std::collections::BTreeMap;
 
 /// What a body is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lane {
+pub(crate) enum Purpose {
     /// A direct call.
-    Direct,
-    /// A line of a job, which the vendor fetches nothing from the web for.
-    Job,
+    Answer,
+    /// A line of a batch, which the vendor fetches nothing from the web for.
+    Line,
 }
 
 /// The most stop texts the API takes (API reference, `GenerationConfig.stopSequences`).
 const MAX_STOP: usize = 5;
 
 /// Appends the request's body, in one line, to `out`; on an error `out` is as it was.
-pub(crate) fn write_body(request: &Request, lane: Lane, out: &mut Vec<u8>) -> Result<()> {
+pub(crate) fn write_body(request: &Request, purpose: Purpose, out: &mut Vec<u8>) -> Result<()> {
     endpoint(request)?;
     let before = out.len();
     let written = match &request.payload {
         Payload::Chat(chat) => {
-            let body = body(request, chat, lane)?;
+            let body = body(request, chat, purpose)?;
             serde_json::to_writer(&mut *out, &body).map_err(unwritten)
         }
         Payload::Raw(raw) => write_raw(request, &raw.body, out),
@@ -64,7 +64,7 @@ fn write_raw(request: &Request, raw: &RawValue, out: &mut Vec<u8>) -> Result<()>
 }
 
 /// The fields of a body, with the caller's extra ones laid over them; `generationConfig` field by field.
-fn body(request: &Request, chat: &Chat, lane: Lane) -> Result<Map<String, Value>> {
+fn body(request: &Request, chat: &Chat, purpose: Purpose) -> Result<Map<String, Value>> {
     let mut body = Map::new();
     let mut system = Vec::new();
     let mut contents = Vec::new();
@@ -85,7 +85,7 @@ fn body(request: &Request, chat: &Chat, lane: Lane) -> Result<Map<String, Value>
             Role::Assistant => "model",
             _ => "user",
         };
-        let parts = parts(message, &chat.messages[..at], lane)?;
+        let parts = parts(message, &chat.messages[..at], purpose)?;
         if parts.is_empty() {
             return Err(invalid("a turn of the conversation is empty"));
         }
@@ -106,7 +106,7 @@ fn body(request: &Request, chat: &Chat, lane: Lane) -> Result<Map<String, Value>
             if let Some(description) = &tool.description {
                 declaration["description"] = json!(description);
             }
-            if let Some((name, schema)) = schema::parameters(&tool.parameters, lane)? {
+            if let Some((name, schema)) = schema::parameters(&tool.parameters, purpose)? {
                 declaration[name] = schema;
             }
             Ok(declaration)
@@ -138,7 +138,7 @@ fn body(request: &Request, chat: &Chat, lane: Lane) -> Result<Map<String, Value>
         }
         ResponseFormat::JsonSchema { schema, .. } => {
             config.insert("responseMimeType".to_owned(), json!("application/json"));
-            let (name, schema) = schema::answer(schema, lane)?;
+            let (name, schema) = schema::answer(schema, purpose)?;
             config.insert(name.to_owned(), schema);
         }
         _ => return Err(unsupported("this form of the answer")),
@@ -157,7 +157,7 @@ fn body(request: &Request, chat: &Chat, lane: Lane) -> Result<Map<String, Value>
         body.insert("generationConfig".to_owned(), Value::Object(config));
     }
     body.extend(extra);
-    if lane == Lane::Job && body.contains_key("cachedContent") {
+    if purpose == Purpose::Line && body.contains_key("cachedContent") {
         return Err(unsupported("cachedContent in a batch"));
     }
     Ok(body)
@@ -223,7 +223,7 @@ fn thinking(effort: &str, model: &str) -> Result<Value> {
 }
 
 /// A turn's parts. A signature of the vendor's goes back on the part that follows it.
-fn parts(message: &Message, before: &[Message], lane: Lane) -> Result<Vec<Value>> {
+fn parts(message: &Message, before: &[Message], purpose: Purpose) -> Result<Vec<Value>> {
     let mut parts = Vec::with_capacity(message.content.len());
     let mut signature: Option<&str> = None;
     for part in &message.content {
@@ -262,7 +262,7 @@ fn parts(message: &Message, before: &[Message], lane: Lane) -> Result<Vec<Value>
                 return Err(invalid("a turn of the tool holds tool results only"));
             }
             Part::Image(media) | Part::Document(media) | Part::Audio(media) => {
-                media_part(media, lane)?
+                media_part(media, purpose)?
             }
             _ => return Err(unsupported("this part of a message")),
         };
@@ -283,7 +283,7 @@ fn called<'m>(id: &str, before: &'m [Message]) -> Option<&'m str> {
     })
 }
 
-fn media_part(media: &Media, lane: Lane) -> Result<Value> {
+fn media_part(media: &Media, purpose: Purpose) -> Result<Value> {
     match media {
         Media::Inline {
             media_type, base64, ..
@@ -293,7 +293,7 @@ fn media_part(media: &Media, lane: Lane) -> Result<Value> {
             let video = ["https://www.youtube.com/", "https://youtu.be/"]
                 .iter()
                 .any(|host| uri.starts_with(host));
-            if lane == Lane::Job && !stored && !video {
+            if purpose == Purpose::Line && !stored && !video {
                 return Err(unsupported("an address other than gs:// in a batch"));
             }
             let kind = if video { "video/mp4" } else { mime_type(uri)? };

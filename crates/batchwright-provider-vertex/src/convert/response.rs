@@ -4,40 +4,12 @@ use crate::error::ERRORS;
 use crate::wire::{
     AnswerCall, AnswerPart, Candidate, Content, Generated, PromptFeedback, UsageMetadata,
 };
-use batchwright_core::{Error, FinishReason, Part, Response, Thinking, ToolCall, Usage};
+use batchwright_core::{FinishReason, Part, Response, Thinking, ToolCall, Usage};
 use batchwright_http::{
-    Secret, hollow,
+    Secret, Unanswered,
     wire::{lenient, some_text},
 };
 use serde_json::value::RawValue;
-
-/// Why a successful answer's body holds no answer.
-#[derive(Debug)]
-pub(crate) enum Unanswered {
-    /// It holds an error of the server's (F-050).
-    Said(Error),
-    /// It holds nothing that can be understood.
-    Hollow(Error),
-}
-
-impl Unanswered {
-    pub(crate) fn into_error(self) -> Error {
-        match self {
-            Self::Said(error) | Self::Hollow(error) => error,
-        }
-    }
-
-    /// What an unusable answer cost is known all the same.
-    fn costing(self, usage: Usage) -> Self {
-        if usage.is_unknown() {
-            return self;
-        }
-        match self {
-            Self::Said(error) => Self::Said(error.with_usage(usage)),
-            Self::Hollow(error) => Self::Hollow(error.with_usage(usage)),
-        }
-    }
-}
 
 /// Reads a successful answer's body. Status, ids of HTTP and raw bytes are the caller's; `secrets` are removed from
 /// what an error within echoes (F-203).
@@ -47,10 +19,14 @@ impl Unanswered {
 /// (F-051, F-052, F-053).
 pub(crate) fn read_answer(body: &str, secrets: &[&Secret]) -> Result<Response, Unanswered> {
     if !body.trim_start().starts_with('{') {
-        return Err(nothing("read the answer: it is not a JSON object"));
+        return Err(Unanswered::hollow(
+            "read the answer: it is not a JSON object",
+        ));
     }
     let Ok(answer) = serde_json::from_str::<Generated<'_>>(body) else {
-        return Err(nothing("read the answer: it is not JSON of a known form"));
+        return Err(Unanswered::hollow(
+            "read the answer: it is not JSON of a known form",
+        ));
     };
     if let Some(error) = answer
         .error
@@ -78,18 +54,14 @@ pub(crate) fn read_answer(body: &str, secrets: &[&Secret]) -> Result<Response, U
                     response.finish_reason = Some(FinishReason::ContentFilter);
                     Ok(())
                 }
-                None => Err(nothing("read the answer: it has no candidate")),
+                None => Err(Unanswered::hollow("read the answer: it has no candidate")),
             }
         }
     };
     match read {
         Ok(()) => Ok(response),
-        Err(error) => Err(error.costing(response.usage)),
+        Err(error) => Err(error.with_usage(response.usage)),
     }
-}
-
-fn nothing(message: &'static str) -> Unanswered {
-    Unanswered::Hollow(hollow(message))
 }
 
 fn read_candidate(candidate: Candidate<'_>, response: &mut Response) -> Result<(), Unanswered> {
@@ -127,7 +99,9 @@ fn read_candidate(candidate: Candidate<'_>, response: &mut Response) -> Result<(
     response.finish_reason = match candidate.finish_reason {
         Some(word) => Some(finish_reason(word, calls > 0)),
         None if response.content.is_empty() => {
-            return Err(nothing("read the answer: its candidate is empty"));
+            return Err(Unanswered::hollow(
+                "read the answer: its candidate is empty",
+            ));
         }
         None => None,
     };

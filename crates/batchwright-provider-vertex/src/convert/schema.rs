@@ -1,33 +1,36 @@
 //! JSON Schema as the API takes it: its own subset of OpenAPI where that says the same, else JSON Schema itself, which a
 //! job's import refuses for its keys.
 
-use super::{request::Lane, unsupported};
+use super::{request::Purpose, unsupported};
 use batchwright_core::Result;
 use serde_json::{Map, Value, json};
 
 /// The field and the schema of an answer.
-pub(super) fn answer(schema: &Value, lane: Lane) -> Result<(&'static str, Value)> {
-    match (openapi(schema), lane) {
+pub(super) fn answer(schema: &Value, purpose: Purpose) -> Result<(&'static str, Value)> {
+    match (openapi(schema), purpose) {
         (Some(converted), _) => Ok(("responseSchema", converted)),
-        (None, Lane::Direct) => Ok(("responseJsonSchema", schema.clone())),
-        (None, Lane::Job) => Err(unsupported(
+        (None, Purpose::Answer) => Ok(("responseJsonSchema", schema.clone())),
+        (None, Purpose::Line) => Err(unsupported(
             "this schema in a batch: references, constants and mixed types are taken in direct calls alone",
         )),
     }
 }
 
 /// The field and the schema of a tool's arguments; `None` for a tool without any.
-pub(super) fn parameters(schema: &Value, lane: Lane) -> Result<Option<(&'static str, Value)>> {
+pub(super) fn parameters(
+    schema: &Value,
+    purpose: Purpose,
+) -> Result<Option<(&'static str, Value)>> {
     let empty = |value: Option<&Value>| {
         value.is_none_or(|value| value.as_object().is_some_and(Map::is_empty))
     };
     if schema.is_null() || empty(schema.get("properties")) && schema.get("$ref").is_none() {
         return Ok(None);
     }
-    match (openapi(schema), lane) {
+    match (openapi(schema), purpose) {
         (Some(converted), _) => Ok(Some(("parameters", converted))),
-        (None, Lane::Direct) => Ok(Some(("parametersJsonSchema", schema.clone()))),
-        (None, Lane::Job) => Err(unsupported("the schema of a tool's arguments in a batch")),
+        (None, Purpose::Answer) => Ok(Some(("parametersJsonSchema", schema.clone()))),
+        (None, Purpose::Line) => Err(unsupported("the schema of a tool's arguments in a batch")),
     }
 }
 
@@ -133,12 +136,12 @@ mod tests {
     fn what_cannot_be_converted_goes_to_direct_calls_alone() {
         let schema = json!({"$ref": "#/$defs/a"});
         assert_eq!(
-            answer(&schema, Lane::Direct).unwrap().0,
+            answer(&schema, Purpose::Answer).unwrap().0,
             "responseJsonSchema"
         );
-        assert!(answer(&schema, Lane::Job).is_err());
-        assert!(parameters(&schema, Lane::Job).is_err());
+        assert!(answer(&schema, Purpose::Line).is_err());
+        assert!(parameters(&schema, Purpose::Line).is_err());
         let nothing = json!({"type": "object", "properties": {}});
-        assert_eq!(parameters(&nothing, Lane::Job).unwrap(), None);
+        assert_eq!(parameters(&nothing, Purpose::Line).unwrap(), None);
     }
 }

@@ -3,13 +3,14 @@ use batchwright_core::{
     Chat, FinishReason, Media, Message, Part, Response, ResponseFormat, RetryClass, Role, Sampling,
     Thinking, Tool, ToolCall, ToolChoice, ToolResult,
 };
+use batchwright_http::Unanswered;
 use serde_json::{Map, Value, json, value::RawValue};
 
 const MODEL: &str = "gemini-2.5-flash";
 
-fn written(request: &Request, lane: Lane) -> Result<Value> {
+fn written(request: &Request, purpose: Purpose) -> Result<Value> {
     let mut out = b"before ".to_vec();
-    let result = write_body(request, lane, &mut out);
+    let result = write_body(request, purpose, &mut out);
     if result.is_err() {
         assert_eq!(out, b"before ", "an error leaves the buffer as it was");
     }
@@ -37,7 +38,7 @@ fn a_conversation_is_contents_and_an_instruction() {
     ]);
     let text = |role: &str, text: &str| json!({"role": role, "parts": [{ "text": text }]});
     assert_eq!(
-        written(&request, Lane::Job).unwrap(),
+        written(&request, Purpose::Line).unwrap(),
         json!({
             "systemInstruction": {"parts": [{"text": "be brief"}]},
             "contents": [text("user", "hi \"there\"\n😀"), text("model", "hello"), text("user", "again")],
@@ -76,7 +77,7 @@ fn sampling_and_format_are_one_config_with_the_callers_fields_over_it() {
     let request = Request::new("a", MODEL, Payload::Chat(conversation))
         .with_sampling(sampling)
         .with_extra(extra);
-    let body = written(&request, Lane::Job).unwrap();
+    let body = written(&request, Purpose::Line).unwrap();
     assert_eq!(
         body["generationConfig"],
         json!({"temperature": 1, "topK": 3, "maxOutputTokens": 9, "stopSequences": ["x"], "seed": 7,
@@ -88,7 +89,7 @@ fn sampling_and_format_are_one_config_with_the_callers_fields_over_it() {
     let later = Request::chat("a", "gemini-3-flash", [Message::user("x")])
         .with_sampling(Sampling::new().with_reasoning_effort("high").unwrap());
     assert_eq!(
-        written(&later, Lane::Direct).unwrap()["generationConfig"],
+        written(&later, Purpose::Answer).unwrap()["generationConfig"],
         json!({"thinkingConfig": {"thinkingLevel": "HIGH"}})
     );
 }
@@ -125,7 +126,7 @@ fn tools_their_calls_and_results() {
         Some(ToolChoice::Named("f".into())),
     );
     let request = Request::new("a", MODEL, Payload::Chat(conversation));
-    let body = written(&request, Lane::Job).unwrap();
+    let body = written(&request, Purpose::Line).unwrap();
     assert_eq!(
         body["contents"][1]["parts"],
         json!([
@@ -162,32 +163,36 @@ fn media_have_their_forms() {
         base64: "QUJD".into(),
         name: None,
     };
-    for (part, lane, wire) in [
+    for (part, purpose, wire) in [
         (
             Part::Image(inline),
-            Lane::Job,
+            Purpose::Line,
             Some(json!({"inlineData": {"mimeType": "image/png", "data": "QUJD"}})),
         ),
         (
             Part::Document(Media::File("gs://b/a.pdf".into())),
-            Lane::Job,
+            Purpose::Line,
             Some(json!({"fileData": {"fileUri": "gs://b/a.pdf", "mimeType": "application/pdf"}})),
         ),
         (
             Part::Image(Media::Url("https://e.org/a.JPG?x=1".into())),
-            Lane::Direct,
+            Purpose::Answer,
             Some(
                 json!({"fileData": {"fileUri": "https://e.org/a.JPG?x=1", "mimeType": "image/jpeg"}}),
             ),
         ),
         (
             Part::Image(Media::Url("https://e.org/a.jpg".into())),
-            Lane::Job,
+            Purpose::Line,
             None,
         ),
-        (Part::Image(Media::Url("gs://b/a".into())), Lane::Job, None),
+        (
+            Part::Image(Media::Url("gs://b/a".into())),
+            Purpose::Line,
+            None,
+        ),
     ] {
-        let body = written(&user(part), lane);
+        let body = written(&user(part), purpose);
         match wire {
             Some(wire) => assert_eq!(body.unwrap()["contents"][0]["parts"][0], wire),
             None => assert_eq!(body.unwrap_err().kind(), ErrorKind::Unsupported),
@@ -207,9 +212,9 @@ fn raw_bodies_lose_their_model_and_nothing_else() {
     );
     assert_eq!(request.model, "gemini-2.5-pro");
     let mut out = Vec::new();
-    write_body(&request, Lane::Direct, &mut out).unwrap();
+    write_body(&request, Purpose::Answer, &mut out).unwrap();
     assert_eq!(out, b"{\"contents\":[ 1e400 ]}");
-    assert!(written(&raw("predict", "{}"), Lane::Direct).is_err());
+    assert!(written(&raw("predict", "{}"), Purpose::Answer).is_err());
 }
 
 #[test]
@@ -217,7 +222,7 @@ fn what_has_no_form_is_refused() {
     let of = |sampling: Sampling| chat([Message::user("x")]).with_sampling(sampling);
     let mut cached = chat([Message::user("x")]);
     cached.extra.insert("cachedContent".into(), json!("c"));
-    assert!(written(&cached, Lane::Direct).is_ok());
+    assert!(written(&cached, Purpose::Answer).is_ok());
     for request in [
         chat([]),
         chat([Message::system("only")]),
@@ -237,7 +242,7 @@ fn what_has_no_form_is_refused() {
         Request::embedding("a", MODEL, "x"),
         cached,
     ] {
-        let error = written(&request, Lane::Job).unwrap_err();
+        let error = written(&request, Purpose::Line).unwrap_err();
         assert!(!error.is_retryable(), "{error}");
     }
 }

@@ -1,9 +1,11 @@
 //! Inputs and results as tables of BigQuery.
 
 use crate::client::Client;
-use crate::wire::{Field, LoadJob, Located, Reason, Reasons, RowPage, Table};
+use crate::wire::{Field, LoadJob, Located, RowPage, Table};
+use ErrorKind::{ProviderFault, QuotaExceeded, RateLimited};
+use RetryClass::{JobStop, Rejected};
 use batchwright_core::{ByteStream, Error, ErrorKind, InputFault, Result, RetryClass};
-use batchwright_http::{Asked, Reply, hollow, redact, wire::push_text};
+use batchwright_http::{Asked, ErrorTable, Reply, hollow, redact, wire::push_text};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use serde_json::{json, value::RawValue};
@@ -268,42 +270,27 @@ fn push_line([id, status, response]: [Option<&str>; 3], lines: &mut Vec<u8>) {
     lines.extend_from_slice(b"}\n");
 }
 
-/// The error of a reply of BigQuery's, whose reasons say more than its statuses
-/// (<https://cloud.google.com/bigquery/docs/error-messages>).
+/// BigQuery's reasons, which say more than its statuses (<https://cloud.google.com/bigquery/docs/error-messages>).
+const ERRORS: ErrorTable = crate::error::ERRORS.with_own_codes(&[
+    ("rateLimitExceeded", RateLimited, Rejected),
+    ("jobRateLimitExceeded", RateLimited, Rejected),
+    ("backendError", ProviderFault, Rejected),
+    ("internalError", ProviderFault, Rejected),
+    ("badGateway", ProviderFault, Rejected),
+    ("quotaExceeded", QuotaExceeded, JobStop),
+    ("billingNotEnabled", QuotaExceeded, JobStop),
+    ("billingTierLimitExceeded", QuotaExceeded, JobStop),
+]);
+
+/// The error of a reply of BigQuery's that is no success.
 fn refused(client: &Client, reply: &Reply) -> Error {
-    let error = client.refused(Asked::Object, reply);
-    let reasons: Reasons = serde_json::from_slice(&reply.body).unwrap_or_default();
-    let word = reasons
-        .error
-        .errors
-        .first()
-        .and_then(|Reason { reason, .. }| reason.clone());
-    let Some(word) = word else {
-        return error;
-    };
-    let verdict = match &*word {
-        "rateLimitExceeded" | "jobRateLimitExceeded" => {
-            (ErrorKind::RateLimited, RetryClass::Rejected)
-        }
-        "backendError" | "internalError" | "badGateway" => {
-            (ErrorKind::ProviderFault, RetryClass::Rejected)
-        }
-        "quotaExceeded" | "billingNotEnabled" | "billingTierLimitExceeded" => {
-            (ErrorKind::QuotaExceeded, RetryClass::JobStop)
-        }
-        _ => return error.with_code(word),
-    };
-    let message = error.message().to_owned();
-    Error::new(verdict.0, message)
-        .with_class(verdict.1)
-        .with_status(reply.status)
-        .with_code(word)
+    client.refused_by(&ERRORS, Asked::Object, reply)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::Credentials;
+    use crate::auth::Credentials;
     use crate::{Vertex, VertexConfig};
     use batchwright_http::HeaderMap;
 

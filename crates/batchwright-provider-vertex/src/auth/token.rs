@@ -1,7 +1,7 @@
 //! Access tokens: got once for all who wait, kept until shortly before their end.
 
-use crate::credentials::{AuthorizedUser, Credentials, ServiceAccount};
-use crate::encoding::{base64url, escaped};
+use super::credentials::{AuthorizedUser, Credentials, ServiceAccount};
+use super::encoding::{base64url, escaped};
 use batchwright_core::{Error, ErrorKind, Result, RetryClass};
 use batchwright_http::{
     Asked, BaseUrl, Body, Call, HttpClient, HttpClientBuilder, Limits, Reply, Secret,
@@ -349,8 +349,7 @@ fn assertion(account: &ServiceAccount, now: u64) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::tests::account_file;
-    use crate::encoding::base64_decode;
+    use crate::auth::{credentials::tests::account_file, encoding::base64_decode};
     use ring::signature::{KeyPair, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
     use serde_json::{Value, json};
     use wiremock::{Mock, MockServer, ResponseTemplate, matchers};

@@ -1,6 +1,6 @@
 //! Who pays: a service account's file, gcloud's user file, the metadata server, or a token of the caller's.
 
-use crate::encoding::base64_decode;
+use super::encoding::base64_decode;
 use batchwright_core::{Error, ErrorKind, Result};
 use batchwright_http::Secret;
 use ring::signature::RsaKeyPair;
@@ -261,11 +261,11 @@ impl fmt::Debug for AuthorizedUser {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::encoding::base64url;
+    use crate::auth::encoding::base64url;
     use serde_json::{Value, json};
 
     /// A key made for these tests.
-    pub(crate) const KEY: &[u8] = include_bytes!("../tests/data/key.der");
+    pub(crate) const KEY: &[u8] = include_bytes!("../../tests/data/key.der");
 
     pub(crate) fn account_file() -> Value {
         let body = base64url(KEY).replace('-', "+").replace('_', "/");
