@@ -40,6 +40,11 @@ const SPENT: ErrorTable = ERRORS.with_own_codes(&[
     ("invalid_request_error", QuotaExceeded, JobStop),
     ("rate_limit_error", QuotaExceeded, JobStop),
 ]);
+/// How either is read where the message says that nobody of the account is served.
+const DISABLED: ErrorTable = ERRORS.with_own_codes(&[
+    ("invalid_request_error", PermissionDenied, JobStop),
+    ("permission_error", PermissionDenied, JobStop),
+]);
 /// How a direct call's error is read where the message names a model.
 const NO_MODEL: ErrorTable = ERRORS.with_own_codes(&[("not_found_error", NotFound, JobStop)]);
 /// How either is read where the message says that the prompt is too long.
@@ -115,8 +120,14 @@ fn told(said: Option<&VendorError>, asked: Asked) -> Option<&'static ErrorTable>
     let said = said?;
     let message = said.message.as_deref()?;
     // A limit of one's own comes as a plain 400, in two wordings (F-007); the vendor's own has a code, too (F-006).
-    if message.starts_with("You have reached your ") && message.contains("API usage limits") {
+    let limit =
+        message.starts_with("You have reached your ") && message.contains("API usage limits");
+    // An empty account is the same 400 (F-008).
+    if limit || message.starts_with("Your credit balance is too low") {
         return Some(&SPENT);
+    }
+    if message.starts_with("This organization has been disabled") {
+        return Some(&DISABLED);
     }
     if message.starts_with("prompt is too long") {
         return Some(&TOO_LONG);
@@ -160,6 +171,7 @@ mod tests {
 
     const OWN: &str =
         "You have reached your specified API usage limits. You will regain access on 2026-12-01";
+    const BALANCE: &str = "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade or purchase credits.";
     const WORKSPACE: &str =
         "You have reached your specified workspace API usage limits. You will regain access";
     const ORGANIZATION: &str = "You have reached your API usage limits: your organization has crossed its monthly API usage threshold.";
@@ -179,6 +191,9 @@ mod tests {
             (Inference, 400, "invalid_request_error", "", OWN, QuotaExceeded, JobStop),
             (Inference, 400, "invalid_request_error", "", WORKSPACE, QuotaExceeded, JobStop),
             (Object, 400, "invalid_request_error", "", OWN, QuotaExceeded, JobStop),
+            (Inference, 400, "invalid_request_error", "", BALANCE, QuotaExceeded, JobStop),
+            (Object, 400, "invalid_request_error", "", BALANCE, QuotaExceeded, JobStop),
+            (Inference, 400, "invalid_request_error", "", "This organization has been disabled.", PermissionDenied, JobStop),
             (Inference, 400, "invalid_request_error", "", "a prompt that says: You have reached your API usage limits", InvalidRequest, RowFatal),
             (Inference, 401, "authentication_error", "", "API key is invalid.", Unauthenticated, JobStop),
             (Inference, 402, "billing_error", "linked_organization_spend_limit_reached", "", QuotaExceeded, JobStop),
@@ -244,6 +259,7 @@ mod tests {
                 RowFatal,
             ),
             ("invalid_request_error", OWN, QuotaExceeded, JobStop),
+            ("invalid_request_error", BALANCE, QuotaExceeded, JobStop),
             (
                 "not_found_error",
                 "model: no-such-model",

@@ -55,6 +55,14 @@ pub(crate) fn read_answer(body: &str, key: &Secret) -> Result<Response, Unanswer
     let Some(blocks) = answer.content else {
         return Err(nothing("read the answer: it has no content"));
     };
+    if blocks.is_empty() && answer.stop_reason.is_none() {
+        // F-052: nothing said, and no word why; what that cost is known all the same.
+        let error = hollow("read the answer: its content is empty");
+        return Err(Unanswered::Hollow(match usage(answer.usage) {
+            usage if usage.is_unknown() => error,
+            usage => error.with_usage(usage),
+        }));
+    }
     let mut response = Response::default();
     response.id = answer.id;
     response.model = answer.model;

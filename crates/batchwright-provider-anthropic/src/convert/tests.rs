@@ -375,8 +375,7 @@ fn f_057_f_066_odd_counters_are_unknown_and_spoil_nothing() {
         assert!(answer.usage.is_unknown(), "{usage}");
         assert_eq!(answer.text(), "a");
     }
-    let some =
-        json!({"content": [], "usage": {"input_tokens": 2, "cache_read_input_tokens": null}});
+    let some = json!({"content": [], "stop_reason": "end_turn", "usage": {"input_tokens": 2, "cache_read_input_tokens": null}});
     assert_eq!(read(&some).unwrap().usage.input_tokens, Some(2));
 }
 
@@ -391,6 +390,7 @@ fn f_050_f_051_f_052_f_053_bodies_without_an_answer_are_none() {
         "\"x\"",
         "<html>",
         "{\"content\":null}",
+        "{\"content\":[]}",
         "{\"content\":\"x\"}",
     ] {
         let error = read_answer(hollow, &key).unwrap_err();
@@ -403,7 +403,10 @@ fn f_050_f_051_f_052_f_053_bodies_without_an_answer_are_none() {
     assert!(matches!(error, Unanswered::Said(_)));
     assert_eq!(error.into_error().class(), RetryClass::Rejected);
     // F-054: null is none.
-    assert!(read(&json!({"error": null, "content": []})).is_ok());
+    assert!(read(&json!({"error": null, "content": [], "stop_reason": "max_tokens"})).is_ok());
+    let used = read(&json!({"content": [], "stop_reason": null, "usage": {"input_tokens": 7}}));
+    let error = used.unwrap_err().into_error();
+    assert_eq!(error.usage().unwrap().input_tokens, Some(7));
 }
 
 #[test]
