@@ -49,6 +49,17 @@ const ERRORS: ErrorTable = Dialect::OPENAI
             ErrorKind::ProviderFault,
             RetryClass::Ambiguous,
         ),
+        // The organization's own spending limit, as a 400 (<https://console.groq.com/docs/spend-limits>).
+        (
+            "blocked_api_access",
+            ErrorKind::QuotaExceeded,
+            RetryClass::JobStop,
+        ),
+        (
+            "organization_restricted",
+            ErrorKind::PermissionDenied,
+            RetryClass::JobStop,
+        ),
         (
             "capacity_exceeded",
             ErrorKind::Overloaded,

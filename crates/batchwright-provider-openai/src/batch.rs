@@ -458,11 +458,12 @@ fn list_page(client: &Client, provider: &str, reply: &Reply) -> Result<ListPage>
             page.has_more.unwrap_or(batches.len() >= LIST_LIMIT),
             page.last_id.filter(|id| !id.is_empty()).or(last),
         ),
-        Paging::Whole => (false, None),
+        // A list that says it goes on and does not say where proves no batch's absence (F-116).
+        Paging::Whole => (page.has_more == Some(true), None),
         Paging::Cursor => {
             let cursor = page.paging.and_then(|paging| paging.next_cursor);
             let cursor = cursor.filter(|cursor| !cursor.is_empty());
-            (cursor.is_some(), cursor)
+            (cursor.is_some() || page.has_more == Some(true), cursor)
         }
     };
     Ok(ListPage::new(batches)
@@ -503,7 +504,7 @@ fn snapshot(
     snapshot.ended_at = ended;
     snapshot.faults = faults(batch.errors.or(batch.error));
     // The input is still there, and another batch's end makes room (F-010).
-    snapshot.queue_full = snapshot.status == BatchStatus::Failed
+    let full = snapshot.status == BatchStatus::Failed
         && snapshot
             .faults
             .iter()
@@ -523,6 +524,8 @@ fn snapshot(
             snapshot.files.push(ResultFile::new(id, label));
         }
     }
+    // One with results ran, and is not bought again for that.
+    snapshot.queue_full = full && snapshot.files.is_empty();
     snapshot.results_pending = matches!(
         snapshot.status,
         BatchStatus::Completed | BatchStatus::Expired | BatchStatus::Cancelled

@@ -184,11 +184,21 @@ impl Client {
     /// The error of a reply that is no success.
     pub(crate) fn refused(&self, asked: Asked, reply: &Reply) -> Error {
         let error = self.dialect.errors.of_reply(asked, reply, &[&self.key]);
+        let message = error.message();
         let mut beginnings = self.dialect.bad_key.iter();
-        if reply.status != 400 || !beginnings.any(|words| error.message().starts_with(words)) {
-            return error;
-        }
-        let refused = Error::new(ErrorKind::Unauthenticated, error.message()).with_status(400);
+        let bad_key = reply.status == 400 && beginnings.any(|words| message.starts_with(words));
+        let mut spent = self.dialect.spent.iter();
+        let kind = match reply.status {
+            _ if bad_key => ErrorKind::Unauthenticated,
+            400..=499
+                if spent
+                    .any(|(first, then)| message.starts_with(first) && message.contains(then)) =>
+            {
+                ErrorKind::QuotaExceeded
+            }
+            _ => return error,
+        };
+        let refused = Error::new(kind, message).with_status(reply.status);
         reply.hints_by(self.dialect.errors.hints()).apply(refused)
     }
 

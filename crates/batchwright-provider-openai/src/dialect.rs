@@ -90,6 +90,9 @@ pub struct Dialect {
     pub failed_finishes: &'static [CodeRow],
     /// Beginnings of a 400's message that mean the key is wrong, where no code says so.
     pub bad_key: &'static [&'static str],
+    /// Beginnings of a refusal's message, each with words behind it, that mean money is at its end, where no
+    /// code says so.
+    pub spent: &'static [(&'static str, &'static str)],
     /// Whether reasoning tokens are counted beside the output instead of within it. Default no.
     pub reasoning_apart: bool,
     /// The path of uploads. Default `files`.
@@ -219,6 +222,7 @@ impl Dialect {
             refused: &[],
             failed_finishes: &[],
             bad_key: &[],
+            spent: &[],
             reasoning_apart: false,
             upload_path: &["files"],
             upload_purpose: "batch",

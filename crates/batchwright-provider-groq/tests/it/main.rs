@@ -56,7 +56,7 @@ async fn answered(reply: ResponseTemplate) -> batchwright_core::Result<batchwrig
 async fn every_row_of_the_vendors_table() {
     use ErrorKind::{
         ContextTooLong, InvalidRequest, NotFound, Overloaded, PermissionDenied, ProviderFault,
-        RateLimited, Unauthenticated,
+        QuotaExceeded, RateLimited, Unauthenticated,
     };
     use RetryClass::{Ambiguous, JobStop, Rejected, RowFatal};
     let invalid = "invalid_request_error";
@@ -70,6 +70,8 @@ async fn every_row_of_the_vendors_table() {
         (400, "context_length_exceeded", invalid, "long", ContextTooLong, RowFatal),
         (400, "tool_use_failed", invalid, tool, ProviderFault, Ambiguous),
         (400, "json_validate_failed", invalid, "not JSON", ProviderFault, Ambiguous),
+        (400, "blocked_api_access", invalid, "spend limit reached", QuotaExceeded, JobStop),
+        (400, "organization_restricted", invalid, "Organization has been restricted.", PermissionDenied, JobStop),
         (401, "invalid_api_key", invalid, "no", Unauthenticated, JobStop),
         (401, "", "", "no", Unauthenticated, JobStop),
         (403, "", "permissions_error", "blocked", PermissionDenied, JobStop),
@@ -405,6 +407,32 @@ async fn f_116_the_list_goes_on_by_cursor() {
             .iter()
             .all(|it| it.tag.is_some() && !it.handle.input.0.is_empty())
     );
+}
+
+/// F-116: a list that goes on without a cursor proves no absence, after which a chunk would be bought again.
+#[tokio::test]
+async fn f_116_a_list_that_goes_on_nowhere_is_no_whole_list() {
+    for (body, whole) in [
+        (json!({"data": []}), true),
+        (json!({"data": [], "has_more": false}), true),
+        (
+            json!({"data": [{"id": "batch_01", "status": "completed"}], "has_more": true}),
+            false,
+        ),
+    ] {
+        let server = MockServer::start().await;
+        Mock::given(path("/openai/v1/batches"))
+            .respond_with(ResponseTemplate::new(200).set_body_json(&body))
+            .mount(&server)
+            .await;
+        let pairs = [
+            ("GROQ_API_KEY", "gsk_test"),
+            ("GROQ_BASE_URL", &server.uri()),
+        ];
+        let groq = OpenAi::new(from_env(pairs).unwrap()).unwrap();
+        let listed = groq.list_since(&ListMark::default()).await;
+        assert_eq!(listed.is_ok(), whole, "{body}");
+    }
 }
 
 /// F-026: no flex capacity is said at once and by a status of its own; nothing is billed.

@@ -655,3 +655,16 @@ fn f_005_f_027_a_batch_failed_for_the_account_says_so() {
     }
     assert_eq!(fault("completed", "insufficient_quota"), None);
 }
+
+/// F-010, F-076: a batch with results ran, and is not bought again because the queue was full at its end.
+#[test]
+fn f_010_f_076_a_failed_batch_with_results_is_no_full_queue() {
+    let full = |output: Value| {
+        seen(json!({"status": "failed", "output_file_id": output,
+            "errors": {"data": [{"code": "token_limit_exceeded", "message": "m"}]}}))
+        .unwrap()
+        .queue_full
+    };
+    assert!(full(Value::Null));
+    assert!(!full(json!("file-O")));
+}

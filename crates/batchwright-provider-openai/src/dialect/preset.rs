@@ -122,6 +122,8 @@ impl Dialect {
             "Incorrect API key provided",
             "Incorrect%20API%20key%20provided",
         ];
+        // A 429 with the code of a limit of the minute.
+        xai.spent = &[("Your team ", "used all available credits")];
         xai.reasoning_apart = true;
         xai
     };
@@ -162,6 +164,8 @@ impl Dialect {
             ErrorKind::ContentFiltered,
             RetryClass::RowFatal,
         )]);
+        // But for a key's own spending limit, which is a 403 as well.
+        openrouter.spent = &[("Key limit exceeded", "")];
         openrouter.failed_finishes = &[("error", ErrorKind::ProviderFault, RetryClass::Ambiguous)];
         openrouter
     };

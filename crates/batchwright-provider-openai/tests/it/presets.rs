@@ -496,6 +496,59 @@ async fn f_027_xai_says_wrong_key_in_a_sentence() {
 }
 
 /// F-066: what is counted beside the output is output all the same.
+/// F-006: money at its end comes as a limit of the minute at xAI, and as a refusal of the row at OpenRouter.
+#[tokio::test]
+async fn f_006_money_at_its_end_is_told_by_a_sentence() {
+    let team =
+        "Your team 1 has either used all available credits or reached its monthly spending limit.";
+    let busy =
+        "Too many requests for team 1. Your team has used all available credits of the minute.";
+    let key =
+        "Key limit exceeded (total limit). Manage it using https://openrouter.ai/settings/keys";
+    for (name, status, message, kind, class) in [
+        (
+            "xai",
+            429,
+            team,
+            ErrorKind::QuotaExceeded,
+            RetryClass::JobStop,
+        ),
+        (
+            "xai",
+            429,
+            busy,
+            ErrorKind::RateLimited,
+            RetryClass::Rejected,
+        ),
+        (
+            "openrouter",
+            403,
+            key,
+            ErrorKind::QuotaExceeded,
+            RetryClass::JobStop,
+        ),
+        (
+            "openrouter",
+            403,
+            "flagged by moderation: Key limit exceeded",
+            ErrorKind::ContentFiltered,
+            RetryClass::RowFatal,
+        ),
+    ] {
+        let body = match name {
+            "xai" => json!({"code": "Some resource has been exhausted", "error": message}),
+            _ => json!({"error": {"code": status, "message": message}}),
+        };
+        let (provider, _server) =
+            mocked(name, ResponseTemplate::new(status).set_body_json(body)).await;
+        let error = provider
+            .complete(&chat("x"), &CallOptions::default())
+            .await
+            .unwrap_err();
+        assert_eq!((error.kind(), error.class()), (kind, class), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn f_066_xai_counts_reasoning_beside_the_output() {
     let usage = json!({"prompt_tokens": 5, "completion_tokens": 3, "completion_tokens_details": {"reasoning_tokens": 40}});
