@@ -7,8 +7,8 @@ mod inlined;
 use self::inlined::{elements, without_elements};
 use crate::client::Client;
 use crate::config::MOST_INLINE;
-use crate::convert::{self, EMBED, Expect, GENERATE, Unanswered, Use, read_answer, write_body};
-use crate::error::{DENIED, MISSING, QUEUE_FULL, account_fault, of_row};
+use crate::convert::{self, EMBED, Expect, GENERATE, Purpose, read_answer, write_body};
+use crate::error::{DENIED, MISSING, QUEUE_FULL, of_row};
 use crate::wire::{
     BatchMetadata, BatchOutput, BatchStats, CreateBatch, FileObject, FilePage, InlinedResponses,
     InputConfig, InputConfigOut, NewBatch, NewFile, Operation, OperationPage, ResultLine,
@@ -16,11 +16,11 @@ use crate::wire::{
 };
 use batchwright_core::{
     BatchCounts, BatchHandle, BatchSnapshot, BatchStatus, BatchSummary, ByteStream, Ending, Error,
-    ErrorKind, InputFault, InputRef, Lane, ListMark, ListPage, ListWalk, Outcome, Request, Result,
+    ErrorKind, InputFault, InputRef, ListMark, ListPage, ListWalk, Outcome, Request, Result,
     ResultFile, RetryClass, SealedBatch, SealedBody, SubmissionTag, SubmitError,
 };
 use batchwright_http::{
-    Asked, Body, Reply, StreamReply, hollow, redact, submitted,
+    Asked, Body, Reply, StreamReply, answered, hollow, redact, row_outcome, submitted, unreadable,
     wire::{lenient, line_text, push_text},
 };
 use bytes::Bytes;
@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 /// How many batches and files a page asks for (API reference, `files.list`, `pageSize`, at most 100; none is named for
 /// batches).
-const PAGE: usize = 100;
+const LIST_LIMIT: usize = 100;
 /// How many pages an upload is looked for on. Missing one costs an upload, which is free.
 const MAX_FILE_PAGES: usize = 100;
 
@@ -56,7 +56,7 @@ impl Account<'_> {
 
 /// The method a request's batch is for.
 pub(crate) fn endpoint(request: &Request) -> Result<&str> {
-    let endpoint = convert::endpoint(request, Use::Line)?;
+    let endpoint = convert::endpoint(request, Purpose::Line)?;
     if [GENERATE, EMBED].contains(&endpoint) {
         return Ok(endpoint);
     }
@@ -72,7 +72,7 @@ pub(crate) fn encode(request: &Request, wire_id: &str, line: &mut Vec<u8>) -> Re
     line.extend_from_slice(LINE_HEAD);
     push_text(wire_id, line);
     line.extend_from_slice(b",\"request\":");
-    let written = write_body(request, Use::Line, line);
+    let written = write_body(request, Purpose::Line, line);
     match written {
         Ok(()) => line.push(b'}'),
         Err(_) => line.truncate(before),
@@ -101,17 +101,13 @@ pub(crate) fn decode(line: &[u8], provider: &Arc<str>) -> Option<Outcome> {
     let (line, whole) = line_text(line)?;
     let (line, readable) = ResultLine::read(line);
     let key = line.key()?;
-    let (ending, model) = if readable && whole {
+    let ended = if readable && whole {
         row_ending(&line)
     } else {
         let error = unreadable("the line is not whole JSON");
         (Ending::Unreadable(error), None)
     };
-    let mut outcome = Outcome::new(key, name_provider(ending, provider));
-    outcome.provenance.provider = Some(provider.clone());
-    outcome.provenance.model = model;
-    outcome.provenance.lane = Some(Lane::Batch);
-    Some(outcome)
+    Some(row_outcome(key, ended, provider))
 }
 
 fn row_ending(line: &ResultLine<'_>) -> (Ending, Option<Arc<str>>) {
@@ -127,26 +123,7 @@ fn row_ending(line: &ResultLine<'_>) -> (Ending, Option<Arc<str>>) {
         let error = unreadable("the line has neither an answer nor an error");
         return (Ending::Unreadable(error), None);
     };
-    match read_answer(response.get(), Expect::Any, &[]) {
-        Ok(answer) => {
-            let model = answer.model.as_deref().map(Arc::from);
-            (answer.into_ending(), model)
-        }
-        Err(Unanswered::Said(error)) => (Ending::Failed(error), None),
-        Err(Unanswered::Hollow(error)) => (Ending::Unreadable(error), None),
-    }
-}
-
-fn name_provider(ending: Ending, provider: &Arc<str>) -> Ending {
-    match ending {
-        Ending::Failed(error) => Ending::Failed(error.with_provider(provider.clone())),
-        Ending::Unreadable(error) => Ending::Unreadable(error.with_provider(provider.clone())),
-        other => other,
-    }
-}
-
-fn unreadable(what: &str) -> Error {
-    Error::new(ErrorKind::ProviderFault, format!("read the result: {what}"))
+    answered(read_answer(response.get(), Expect::Any, &[]))
 }
 
 // ---- files ----
@@ -211,7 +188,10 @@ pub(crate) async fn find_upload(
     let name = tag.to_string();
     let mut token: Option<String> = None;
     for _ in 0..MAX_FILE_PAGES {
-        let reply = account.client.list_files(PAGE, token.as_deref()).await?;
+        let reply = account
+            .client
+            .list_files(LIST_LIMIT, token.as_deref())
+            .await?;
         let page: FilePage<'_> = account.client.object(&reply)?;
         for entry in page.files {
             let Some(file) = lenient::<FileObject>(Some(entry)) else {
@@ -376,7 +356,7 @@ fn batch_name(body: &[u8]) -> Option<String> {
 pub(crate) async fn status(client: &Client, handle: &BatchHandle) -> Result<BatchSnapshot> {
     let first = client.stream_batch("read the batch", &handle.id).await;
     let reply = described(first, client.get_batch(&handle.id)).await?;
-    snapshot(handle, &client.operation(&reply)?)
+    snapshot(handle, &client.batch(&reply)?)
 }
 
 /// Asks for a cancel; that it has ended already is a conflict.
@@ -408,10 +388,9 @@ pub(crate) async fn download(
     } else {
         client.content(&file.id, offset).await?
     };
-    if !reply.is_success() && reply.status != 416 {
-        return Err(client.refused(Asked::Object, &reply.into_reply().await?));
-    }
-    let body = reply.body_from(offset)?;
+    let body = reply
+        .results_from(offset, |reply| client.refused(Asked::Object, reply))
+        .await?;
     Ok(if inline { elements(body) } else { body })
 }
 
@@ -434,8 +413,8 @@ pub(crate) async fn list_since(account: Account<'_>, mark: &ListMark) -> Result<
 
 async fn list_page(account: Account<'_>, token: Option<&str>) -> Result<ListPage> {
     let client = account.client;
-    let first = client.stream_batches(PAGE, token).await;
-    let reply = described(first, client.list_batches(PAGE, token)).await?;
+    let first = client.stream_batches(LIST_LIMIT, token).await;
+    let reply = described(first, client.list_batches(LIST_LIMIT, token)).await?;
     let page: OperationPage<'_> = client.object(&reply)?;
     let batches = page
         .operations
@@ -501,9 +480,15 @@ fn snapshot(handle: &BatchHandle, operation: &Operation<'_>) -> Result<BatchSnap
     if let (BatchStatus::Failed, Some(error)) =
         (&snapshot.status, lenient::<RpcStatus>(operation.error))
     {
-        // The queue was full, or the account is at fault: no row is, and another batch may do (F-010, F-027).
-        snapshot.queue_full = error.code == Some(QUEUE_FULL);
-        snapshot.account_fault = error.code.and_then(account_fault);
+        // The queue was full, or the account is at fault: no row is, and another batch may do (F-010, F-027). A batch
+        // with results ran, and is not bought again for that.
+        let stop = operation
+            .error
+            .and_then(|raw| of_row(raw.get()))
+            .filter(Error::is_job_stop);
+        snapshot.queue_full =
+            error.code == Some(QUEUE_FULL) && stop.is_none() && snapshot.files.is_empty();
+        snapshot.account_fault = stop.map(|error| error.kind());
         snapshot.faults.push(InputFault::new(
             error.code.map(|code| code.to_string()),
             redact(error.message.as_deref().unwrap_or_default()),

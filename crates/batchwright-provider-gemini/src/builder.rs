@@ -50,9 +50,9 @@ impl GeminiBuilder {
         self
     }
 
-    /// Streams direct calls whose `max_output_tokens` is at least this, or none.
-    pub fn stream_from(mut self, max_output_tokens: Option<u32>) -> Self {
-        self.config.stream_from = max_output_tokens;
+    /// Streams direct calls that may answer with more tokens than this.
+    pub fn stream_above(mut self, tokens: u32) -> Self {
+        self.config.stream_above = tokens;
         self
     }
 

@@ -10,14 +10,9 @@ use batchwright_core::{Error, ErrorKind, Result, RetryPolicy};
 use batchwright_http::{
     Asked, BaseUrl, Body, Call, HttpClient, Limits, Method, Reply, Secret, StreamReply, Url,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
-    hollow,
-    wire::some_object,
 };
 use serde::Deserialize;
 use std::time::Duration;
-
-/// Headers a call gets on its way: content type and length, what is accepted, user agent, host.
-const ADDED_HEADERS: usize = 6;
 
 /// What a batch's file is; guessing by a name's end fails in places.
 const JSONL: &str = "application/jsonl";
@@ -51,7 +46,7 @@ impl Client {
     }
 
     /// A direct call of a model's method; `timeout` bounds it further.
-    pub(crate) async fn ask(
+    pub(crate) async fn infer(
         &self,
         model: &str,
         method: &str,
@@ -65,7 +60,7 @@ impl Client {
     }
 
     /// The same with the answer in pieces, as server-sent events.
-    pub(crate) async fn ask_streamed(
+    pub(crate) async fn infer_streamed(
         &self,
         model: &str,
         body: Vec<u8>,
@@ -247,22 +242,14 @@ impl Client {
         }
     }
 
-    /// The operation a successful answer holds. Its `error` is how it ended, and none of the call's.
-    pub(crate) fn operation<'a>(&self, reply: &'a Reply) -> Result<Operation<'a>> {
+    /// The batch a successful answer holds. Its `error` is how it ended, and none of the call's.
+    pub(crate) fn batch<'a>(&self, reply: &'a Reply) -> Result<Operation<'a>> {
         if !reply.is_success() {
             return Err(self.refused(Asked::Object, reply));
         }
-        let operation = some_object(&reply.body).and_then(|body| serde_json::from_str(body).ok());
-        match operation {
-            Some(operation @ Operation { name: Some(_), .. }) => Ok(operation),
-            // Without a name it is an error after all, or nothing.
-            _ => self.object(reply).and_then(|operation: Operation<'a>| {
-                if operation.metadata.is_some() {
-                    return Ok(operation);
-                }
-                Err(hollow("read the batch: the answer describes none"))
-            }),
-        }
+        ERRORS.polled(reply, &[&self.key], |operation: &Operation<'_>| {
+            operation.name.is_some()
+        })
     }
 
     async fn read(&self, operation: &'static str, url: Url) -> Result<Reply> {
@@ -304,11 +291,8 @@ impl Client {
         self.base.join_segments(&segments)
     }
 
-    fn with_headers(&self, mut call: Call) -> Call {
-        call.headers = self.headers.clone();
-        // A clone has no room, and what the layers below add would let it grow step by step.
-        call.headers.reserve(ADDED_HEADERS);
-        call
+    fn with_headers(&self, call: Call) -> Call {
+        call.headers(&self.headers)
     }
 }
 

@@ -38,9 +38,9 @@ pub struct GeminiConfig {
     /// a create of unclear fate cannot be fenced without a file to delete, and each look at a finished inline batch
     /// transfers its results.
     pub inline_up_to: u64,
-    /// A direct call whose `max_output_tokens` is at least this is streamed, so that the connection is not silent for
-    /// the minutes a long answer takes, which proxies cut. Default `Some(16_384)`; `None` streams nothing.
-    pub stream_from: Option<u32>,
+    /// Direct calls whose `max_output_tokens` is more than this are streamed, so that the connection is not silent for
+    /// the minutes a long answer takes, which proxies cut (F-040). Default 16,384; `u32::MAX` streams nothing.
+    pub stream_above: u32,
     /// The longest one direct call may take, from the first byte sent to the last one read. Default 600 s, the
     /// deadline of the service itself for long answers.
     pub attempt_timeout: Duration,
@@ -61,7 +61,7 @@ impl GeminiConfig {
             api_version: "v1beta".to_owned(),
             name: "gemini".to_owned(),
             inline_up_to: 0,
-            stream_from: Some(16_384),
+            stream_above: 16_384,
             attempt_timeout: Duration::from_secs(600),
             http: HttpClient::builder(),
             allow_plain_http: false,
@@ -107,15 +107,12 @@ impl GeminiConfig {
 
 impl fmt::Debug for GeminiConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A URL may carry a password; one that does is refused later, and not shown here.
-        let base_url = BaseUrl::parse(&self.base_url, true)
-            .map_or_else(|_| "unusable".to_owned(), |url| url.to_string());
         f.debug_struct("GeminiConfig")
             .field("name", &self.name)
-            .field("base_url", &base_url)
+            .field("base_url", &BaseUrl::shown(&self.base_url))
             .field("api_version", &self.api_version)
             .field("inline_up_to", &self.inline_up_to)
-            .field("stream_from", &self.stream_from)
+            .field("stream_above", &self.stream_above)
             .field("attempt_timeout", &self.attempt_timeout)
             .field("http", &self.http)
             .field("allow_plain_http", &self.allow_plain_http)

@@ -3,8 +3,8 @@
 mod request;
 mod response;
 
-pub(crate) use request::{Use, count_body, prefix_fields, write_body};
-pub(crate) use response::{Expect, Reader, Unanswered, read_answer, usage};
+pub(crate) use request::{Purpose, count_body, prefix_fields, write_body};
+pub(crate) use response::{Expect, Reader, read_answer, usage};
 
 use batchwright_core::{Error, ErrorKind, Payload, Request, Result};
 
@@ -16,12 +16,12 @@ pub(crate) const EMBED: &str = "embedContent";
 pub(crate) const EMBED_MANY: &str = "batchEmbedContents";
 
 /// The method a request goes to.
-pub(crate) fn endpoint(request: &Request, used: Use) -> Result<&str> {
+pub(crate) fn endpoint(request: &Request, purpose: Purpose) -> Result<&str> {
     match &request.payload {
         Payload::Chat(_) => Ok(GENERATE),
-        Payload::Embedding(_) => Ok(match used {
-            Use::Direct => EMBED_MANY,
-            Use::Line => EMBED,
+        Payload::Embedding(_) => Ok(match purpose {
+            Purpose::Answer => EMBED_MANY,
+            Purpose::Line => EMBED,
         }),
         Payload::Raw(raw) => Ok(&raw.endpoint),
         _ => Err(Error::new(

@@ -2,8 +2,8 @@
 //!
 //! Source of every row: <https://ai.google.dev/gemini-api/docs/troubleshooting> and
 //! <https://github.com/googleapis/googleapis/blob/master/google/api/error_reason.proto>, read 2026-11-22. A sentence is
-//! never a verdict: the ordinary 429 says "check your plan and billing details", word for word as another vendor's empty
-//! account does (F-009).
+//! no verdict: the ordinary 429 says "check your plan and billing details", word for word as another vendor's empty
+//! account does (F-009). But for three that say that money is at its end, which no code does (F-006).
 
 use ErrorKind::{
     Conflict, InvalidRequest, NotFound, Overloaded, PermissionDenied, ProviderFault, QuotaExceeded,
@@ -117,12 +117,6 @@ pub(crate) fn of_row(error: &str) -> Option<Error> {
     Some(judged(Asked::Object, error, quota))
 }
 
-/// What kind of fault of the account a failed batch's gRPC code tells, if so (F-027).
-pub(crate) fn account_fault(code: u64) -> Option<ErrorKind> {
-    let &(_, _, word) = GRPC.iter().find(|(grpc, ..)| *grpc == code)?;
-    ERRORS.account_fault(word)
-}
-
 /// A full queue as a failed batch's gRPC code.
 pub(crate) const QUEUE_FULL: u64 = 8;
 
@@ -131,6 +125,12 @@ pub(crate) const QUEUE_FULL: u64 = 8;
 fn judged(asked: Asked, error: Error, quota: Quota) -> Error {
     let code = error.code().unwrap_or_default();
     match (asked, code) {
+        (_, "RESOURCE_EXHAUSTED" | "RATE_LIMIT_EXCEEDED") if quota.spent => retold(
+            &error,
+            QuotaExceeded,
+            JobStop,
+            "the account's money is at its end",
+        ),
         (_, "RESOURCE_EXHAUSTED" | "RATE_LIMIT_EXCEEDED") if quota.zero => retold(
             &error,
             QuotaExceeded,
@@ -173,13 +173,15 @@ fn retold(error: &Error, kind: ErrorKind, class: RetryClass, what: &str) -> Erro
     retold
 }
 
-/// What `google.rpc.QuotaFailure` says.
+/// What `google.rpc.QuotaFailure` says, and two sentences that come without it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Quota {
     /// A quota of the day is used up.
     day: bool,
     /// A quota is zero, so that waiting helps nobody.
     zero: bool,
+    /// Credits or a spending cap are used up. No code tells it from a limit of the minute (F-006).
+    spent: bool,
 }
 
 impl Quota {
@@ -193,10 +195,14 @@ impl Quota {
             Value::Null => body,
             error => error,
         };
-        let mut quota = Self::default();
-        let says_zero = error["message"]
-            .as_str()
-            .is_some_and(|message| message.contains("limit: 0,") || message.ends_with("limit: 0"));
+        let message = error["message"].as_str().unwrap_or_default();
+        let capped = message.starts_with("Your project has exceeded its monthly spending cap")
+            || message.starts_with("Your billing account has exceeded its monthly spending cap");
+        let mut quota = Self {
+            spent: capped || message.starts_with("Your prepayment credits are depleted"),
+            ..Self::default()
+        };
+        let says_zero = message.contains("limit: 0,") || message.ends_with("limit: 0");
         let violations = error["details"]
             .as_array()
             .into_iter()
@@ -317,6 +323,31 @@ mod tests {
             let bare = judge(Asked::Object, 429, &body);
             assert_eq!((bare.class(), bare.retry_after()), (Rejected, None));
         }
+    }
+
+    #[test]
+    fn f_006_money_at_its_end_is_no_limit_of_the_minute() {
+        for message in [
+            "Your project has exceeded its monthly spending cap. Please go to AI Studio",
+            "Your billing account has exceeded its monthly spending cap.",
+            "Your prepayment credits are depleted. Please go to AI Studio",
+        ] {
+            let mut spent = body(429, "RESOURCE_EXHAUSTED", json!([{"links": []}]));
+            spent["error"]["message"] = Value::from(message);
+            for asked in [Asked::Inference, Asked::Object] {
+                let error = judge(asked, 429, &spent);
+                assert_eq!(
+                    (error.kind(), error.class()),
+                    (QuotaExceeded, JobStop),
+                    "{message}"
+                );
+            }
+            let row = json!({"code": 8, "message": message}).to_string();
+            assert!(of_row(&row).unwrap().is_job_stop(), "{message}");
+        }
+        let mut echo = body(429, "RESOURCE_EXHAUSTED", json!([]));
+        echo["error"]["message"] = Value::from("x: Your prepayment credits are depleted");
+        assert_eq!(judge(Asked::Inference, 429, &echo).class(), Rejected);
     }
 
     #[test]

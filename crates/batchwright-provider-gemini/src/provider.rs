@@ -2,7 +2,6 @@
 
 use crate::batch::{self, Account};
 use crate::builder::GeminiBuilder;
-
 use crate::client::Client;
 use crate::config::GeminiConfig;
 use crate::convert::{EMBED, EMBED_MANY, GENERATE};
@@ -29,6 +28,37 @@ struct Inner {
     capability: Capability,
 }
 
+/// Files and batches belong to a project, which the key chooses alone (F-087).
+fn account(config: &GeminiConfig) -> String {
+    batchwright_http::account(&[&config.base_url, config.api_key.expose()])
+}
+
+/// What Gemini can do, read 2026-11-22 in the guide <https://ai.google.dev/gemini-api/docs/batch-api>.
+fn capability() -> Capability {
+    let owned = |methods: &[&str]| methods.iter().map(|&method| method.to_owned()).collect();
+    // A file of 2 GB; some is left free, since how a fuller one fails is not documented. No number of requests is
+    // documented either: this one is ours, and at a few hundred tokens a request is more than most tiers may have
+    // waiting.
+    let mut batch = BatchLimits::new(owned(&[GENERATE, EMBED]), 200_000, 1_900_000_000);
+    batch.one_model = true;
+    batch.custom_id = IdRule::ANY;
+    // The target is a day; what is still waiting or running after two expires, without any result.
+    batch.windows = vec![Duration::from_secs(48 * 3600)];
+    // Half the price of a direct call for every model; cached tokens cost the same as there.
+    batch.discount_percent = Some(50);
+    // Uploads stay 48 h; how long results stay is not documented, so it is reckoned with no more.
+    batch.retention = Duration::from_secs(48 * 3600);
+    batch.cancel = true;
+    batch.list_match = vec![ListMatch::Tag, ListMatch::Input];
+    let mut capability = Capability::default();
+    capability.realtime_endpoints = owned(&[GENERATE, EMBED_MANY, EMBED]);
+    capability.batch = Some(batch);
+    capability.json_schema = true;
+    capability.tools = true;
+    capability.source = "https://ai.google.dev/gemini-api/docs/batch-api, 2026-11-22";
+    capability
+}
+
 impl Gemini {
     /// The settings of a provider with this key.
     pub fn builder(api_key: impl Into<String>) -> GeminiBuilder {
@@ -44,11 +74,10 @@ impl Gemini {
     }
 
     pub(crate) fn assemble(client: Client, config: GeminiConfig) -> Self {
-        let key = config.api_key.expose();
         Self(Arc::new(Inner {
             client,
             name: Arc::from(&*config.name),
-            account: batchwright_http::account(&[&config.base_url, key]),
+            account: account(&config),
             capability: capability(),
             config,
         }))
@@ -161,7 +190,7 @@ impl ChatProvider for Gemini {
     }
 
     async fn complete(&self, request: &Request, call: &CallOptions) -> Result<Response> {
-        realtime::answer(&self.0.client, self.0.config.stream_from, request, call)
+        realtime::answer(&self.0.client, self.0.config.stream_above, request, call)
             .await
             .map_err(|error| self.ours(error).with_model(&*request.model))
     }
@@ -261,30 +290,4 @@ impl fmt::Debug for Gemini {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Gemini").field(&self.0.config).finish()
     }
-}
-
-/// What Gemini can do, read 2026-11-22 in the guide <https://ai.google.dev/gemini-api/docs/batch-api>.
-fn capability() -> Capability {
-    let owned = |methods: &[&str]| methods.iter().map(|&method| method.to_owned()).collect();
-    // A file of 2 GB; some is left free, since how a fuller one fails is not documented. No number of requests is
-    // documented either: this one is ours, and at a few hundred tokens a request is more than most tiers may have
-    // waiting.
-    let mut batch = BatchLimits::new(owned(&[GENERATE, EMBED]), 200_000, 1_900_000_000);
-    batch.one_model = true;
-    batch.custom_id = IdRule::ANY;
-    // The target is a day; what is still waiting or running after two expires, without any result.
-    batch.windows = vec![Duration::from_secs(48 * 3600)];
-    // Half the price of a direct call for every model; cached tokens cost the same as there.
-    batch.discount_percent = Some(50);
-    // Uploads stay 48 h; how long results stay is not documented, so it is reckoned with no more.
-    batch.retention = Duration::from_secs(48 * 3600);
-    batch.cancel = true;
-    batch.list_match = vec![ListMatch::Tag, ListMatch::Input];
-    let mut capability = Capability::default();
-    capability.realtime_endpoints = owned(&[GENERATE, EMBED_MANY, EMBED]);
-    capability.batch = Some(batch);
-    capability.json_schema = true;
-    capability.tools = true;
-    capability.source = "https://ai.google.dev/gemini-api/docs/batch-api, 2026-11-22";
-    capability
 }

@@ -5,10 +5,10 @@ pub(crate) mod cache;
 pub use cache::{CachePage, CachedContent, NewCache};
 
 use crate::client::Client;
-use crate::convert::{self, Expect, Reader, Use};
+use crate::convert::{self, Expect, Purpose, Reader};
 use crate::wire::CountedTokens;
 use batchwright_core::{CallOptions, Payload, Request, Response, Result};
-use batchwright_http::{Asked, Reply, hollow, sse};
+use batchwright_http::{Asked, Reply, hollow, sse, wire::size_hint};
 use futures::StreamExt;
 use serde_json::value::RawValue;
 use std::pin::pin;
@@ -23,34 +23,28 @@ pub struct TokenCount {
     pub cached_tokens: u64,
 }
 
-/// One attempt at an answer; streamed where at least `stream_from` tokens are allowed.
+/// One attempt at an answer; streamed where more than `stream_above` tokens are allowed.
 pub(crate) async fn answer(
     client: &Client,
-    stream_from: Option<u32>,
+    stream_above: u32,
     request: &Request,
     call: &CallOptions,
 ) -> Result<Response> {
-    let endpoint = convert::endpoint(request, Use::Direct)?;
+    let endpoint = convert::endpoint(request, Purpose::Answer)?;
     let mut body = Vec::with_capacity(size_hint(request));
-    convert::write_body(request, Use::Direct, &mut body)?;
+    convert::write_body(request, Purpose::Answer, &mut body)?;
     let allowed = request.sampling.max_output_tokens();
-    let long = stream_from.is_some_and(|from| allowed.is_some_and(|tokens| tokens >= from));
+    let long = allowed.is_some_and(|tokens| tokens > stream_above);
     if long && matches!(request.payload, Payload::Chat(_)) {
         return streamed(client, request, body, call).await;
     }
     let reply = client
-        .ask(&request.model, endpoint, body, call.timeout)
+        .infer(&request.model, endpoint, body, call.timeout)
         .await?;
     if !reply.is_success() {
         return Err(client.refused(Asked::Inference, &reply));
     }
     read_reply(client, &reply, Expect::of(request))
-}
-
-/// About how long a body gets: its texts and some room, so that most are written without growing.
-fn size_hint(request: &Request) -> usize {
-    let bytes = request.estimated_input_tokens().saturating_mul(4);
-    usize::try_from(bytes).unwrap_or(0).saturating_add(256)
 }
 
 fn read_reply(client: &Client, reply: &Reply, expect: Expect) -> Result<Response> {
@@ -73,7 +67,7 @@ async fn streamed(
     call: &CallOptions,
 ) -> Result<Response> {
     let reply = client
-        .ask_streamed(&request.model, body, call.timeout)
+        .infer_streamed(&request.model, body, call.timeout)
         .await?;
     if !reply.is_success() {
         return Err(client.refused(Asked::Inference, &reply.into_reply().await?));

@@ -176,7 +176,7 @@ pub(crate) struct NewFile<'a> {
     pub(crate) display_name: &'a str,
 }
 
-// ---- what comes back ----
+// ---- what is read ----
 
 /// A `GenerateContentResponse`, a chunk of one, or one of the embedding responses.
 #[derive(Default, Deserialize)]

@@ -76,7 +76,7 @@ fn f_104_a_gallery_of_result_lines() {
         let outcome = read(&line);
         assert_eq!(outcome.custom_id, "k", "{line}");
         assert_eq!(outcome.ending.as_str(), ending, "{line}");
-        assert_eq!(outcome.provenance.lane, Some(Lane::Batch));
+        assert_eq!(outcome.provenance.lane, Some(batchwright_core::Lane::Batch));
         if let Some(error) = outcome.error() {
             assert_eq!(error.provider(), Some("gemini"));
         }
@@ -238,11 +238,22 @@ fn f_010_f_027_f_075_a_failed_batch_says_what_it_can() {
     let full = failed(json!({"code": 8, "message": "queue"}));
     assert!(full.queue_full && full.account_fault.is_none());
     assert_eq!(full.faults[0].message, "queue");
+    // Money at its end comes under the same code, and no other batch's end makes room for it (F-006).
+    let spent = failed(json!({"code": 8, "message": "Your prepayment credits are depleted."}));
+    assert_eq!(spent.account_fault, Some(ErrorKind::QuotaExceeded));
+    assert!(!spent.queue_full);
     let denied = failed(json!({"code": 7, "message": "no"}));
     assert_eq!(denied.account_fault, Some(ErrorKind::PermissionDenied));
     let bad = failed(json!({"code": 3, "message": "bad"}));
     assert!(!bad.queue_full && bad.account_fault.is_none());
     assert!(failed(Value::Null).faults.is_empty(), "F-075");
+    // F-076: what ran is paid and collected, whatever it failed for.
+    let mut ran = in_state("BATCH_STATE_FAILED");
+    ran["done"] = json!(true);
+    ran["error"] = json!({"code": 8, "message": "queue"});
+    ran["metadata"]["output"] = json!({"responsesFile": "files/batch-1"});
+    let ran = seen(&ran);
+    assert!(!ran.queue_full && ran.files.len() == 1);
     // F-077: no results at all, and an end.
     let expired = seen(&in_state("BATCH_STATE_EXPIRED"));
     assert!(expired.files.is_empty() && !expired.awaits_files());

@@ -15,9 +15,9 @@ use serde_json::{Map, Value, value::RawValue};
 
 /// What a body is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
+pub(crate) enum Purpose {
     /// A direct call.
-    Direct,
+    Answer,
     /// The `request` of a batch's line.
     Line,
 }
@@ -29,16 +29,16 @@ const MAX_EMBEDDING_INPUTS: usize = 100;
 pub(super) const OWN_CALL_ID: &str = "batchwright-call-";
 
 /// Appends the request's body, in one line, to `out`; on an error `out` is as it was.
-pub(crate) fn write_body(request: &Request, used: Use, out: &mut Vec<u8>) -> Result<()> {
+pub(crate) fn write_body(request: &Request, purpose: Purpose, out: &mut Vec<u8>) -> Result<()> {
     model_name(&request.model)?;
     match &request.payload {
         Payload::Chat(chat) => {
             let fields = chat_fields(chat, &request.sampling, &request.model, &request.extra)?;
             write(&laid_over(fields, &request.extra), out)
         }
-        Payload::Embedding(input) => write_embedding(request, input, used, out),
+        Payload::Embedding(input) => write_embedding(request, input, purpose, out),
         Payload::Raw(raw) => {
-            check_raw(request, &raw.endpoint, used)?;
+            check_raw(request, &raw.endpoint, purpose)?;
             append_line(raw.body.get().as_bytes(), out);
             Ok(())
         }
@@ -54,7 +54,7 @@ pub(crate) fn count_body(request: &Request) -> Result<Vec<u8>> {
     let mut out = b"{\"generateContentRequest\":{\"model\":".to_vec();
     batchwright_http::wire::push_text(&model_name(&request.model)?, &mut out);
     let mut inner = Vec::new();
-    write_body(request, Use::Direct, &mut inner)?;
+    write_body(request, Purpose::Answer, &mut inner)?;
     out.push(b',');
     // The inner body is an object that is never empty: it has contents.
     out.extend_from_slice(inner.get(1..).unwrap_or_default());
@@ -445,7 +445,7 @@ fn thinking(effort: &str, model: &str) -> Result<ThinkingConfig> {
 fn write_embedding(
     request: &Request,
     input: &EmbeddingInput,
-    used: Use,
+    purpose: Purpose,
     out: &mut Vec<u8>,
 ) -> Result<()> {
     if request.sampling != Sampling::default() {
@@ -488,31 +488,31 @@ fn write_embedding(
         output_dimensionality: dimensions,
         extra: &request.extra,
     };
-    match (used, &*input.texts) {
-        (Use::Line, [text]) => write(&one(None, text), out),
-        (Use::Line, _) => Err(unsupported(
+    match (purpose, &*input.texts) {
+        (Purpose::Line, [text]) => write(&one(None, text), out),
+        (Purpose::Line, _) => Err(unsupported(
             "an embedding of several texts in a batch: one text a request",
         )),
-        (Use::Direct, texts) if (1..=MAX_EMBEDDING_INPUTS).contains(&texts.len()) => {
+        (Purpose::Answer, texts) if (1..=MAX_EMBEDDING_INPUTS).contains(&texts.len()) => {
             let model = model_name(&request.model)?;
             let requests = texts.iter().map(|text| one(Some(&model), text)).collect();
             write(&Many { requests }, out)
         }
-        (Use::Direct, _) => Err(invalid(format!(
+        (Purpose::Answer, _) => Err(invalid(format!(
             "an embedding request holds 1 to {MAX_EMBEDDING_INPUTS} texts"
         ))),
     }
 }
 
-fn check_raw(request: &Request, endpoint: &str, used: Use) -> Result<()> {
+fn check_raw(request: &Request, endpoint: &str, purpose: Purpose) -> Result<()> {
     if request.sampling != Sampling::default() || !request.extra.is_empty() {
         return Err(invalid(
             "a raw body is sent as it is: put sampling and extra fields into it",
         ));
     }
-    let known = match used {
-        Use::Direct => [GENERATE, EMBED, EMBED_MANY].contains(&endpoint),
-        Use::Line => [GENERATE, EMBED].contains(&endpoint),
+    let known = match purpose {
+        Purpose::Answer => [GENERATE, EMBED, EMBED_MANY].contains(&endpoint),
+        Purpose::Line => [GENERATE, EMBED].contains(&endpoint),
     };
     if known {
         return Ok(());

@@ -7,10 +7,10 @@ use crate::wire::{
     UsageMetadata, Vector,
 };
 use batchwright_core::{
-    Error, FinishReason, Media, Part, Payload, Request, Response, Thinking, ToolCall, Usage,
+    FinishReason, Media, Part, Payload, Request, Response, Thinking, ToolCall, Usage,
 };
 use batchwright_http::{
-    Secret, hollow,
+    Secret, Unanswered,
     wire::{lenient, some_text},
 };
 use serde_json::value::RawValue;
@@ -33,34 +33,6 @@ impl Expect {
             Payload::Chat(_) => Self::Chat,
             Payload::Embedding(input) => Self::Embeddings(input.texts.len()),
             _ => Self::Any,
-        }
-    }
-}
-
-/// Why a successful answer's body holds no answer.
-#[derive(Debug)]
-pub(crate) enum Unanswered {
-    /// It holds an error of the server's (F-050).
-    Said(Error),
-    /// It holds nothing that can be understood.
-    Hollow(Error),
-}
-
-impl Unanswered {
-    pub(crate) fn into_error(self) -> Error {
-        match self {
-            Self::Said(error) | Self::Hollow(error) => error,
-        }
-    }
-
-    /// What an unusable answer cost is known all the same.
-    fn with_usage(self, usage: Usage) -> Self {
-        if usage.is_unknown() {
-            return self;
-        }
-        match self {
-            Self::Said(error) => Self::Said(error.with_usage(usage)),
-            Self::Hollow(error) => Self::Hollow(error.with_usage(usage)),
         }
     }
 }
@@ -106,7 +78,7 @@ impl Reader {
             // An error of a stream may be wrapped in a list (F-055).
             return Err(match within(body, secrets) {
                 Some(error) if body.trim_start().starts_with('[') => Unanswered::Said(error),
-                _ => nothing("read the answer: it is not a JSON object"),
+                _ => Unanswered::hollow("read the answer: it is not a JSON object"),
             });
         }
         let Ok(answer) = serde_json::from_str::<Answer<'_>>(body) else {
@@ -115,7 +87,7 @@ impl Reader {
                 .and_then(|envelope| within(envelope.error?.get(), secrets));
             return Err(match error {
                 Some(error) => Unanswered::Said(error),
-                None => nothing("read the answer: it is not JSON of a known form"),
+                None => Unanswered::hollow("read the answer: it is not JSON of a known form"),
             });
         };
         if let Some(error) = answer.error.and_then(|raw| within(raw.get(), secrets)) {
@@ -137,8 +109,10 @@ impl Reader {
                 if self.response.embeddings.len() == texts {
                     Ok(())
                 } else {
-                    Err(nothing("read the answer: not one vector for each text")
-                        .with_usage(self.response.usage))
+                    Err(
+                        Unanswered::hollow("read the answer: not one vector for each text")
+                            .with_usage(self.response.usage),
+                    )
                 }
             }
             Expect::Any => {
@@ -159,9 +133,10 @@ impl Reader {
 
     /// The answer.
     pub(crate) fn finish(mut self) -> Result<Response, Unanswered> {
-        if !self.answered {
-            // F-052: neither candidates nor a block.
-            let error = nothing("read the answer: it holds no answer");
+        let empty = self.response.content.is_empty() && self.response.embeddings.is_empty();
+        if !self.answered || (empty && self.response.finish_reason.is_none()) {
+            // F-052: neither candidates nor a block, or a candidate with nothing in it and no word why.
+            let error = Unanswered::hollow("read the answer: it holds no answer");
             return Err(error.with_usage(self.response.usage));
         }
         if self.calls > 0 && self.response.finish_reason == Some(FinishReason::Stop) {
@@ -267,18 +242,13 @@ impl Reader {
         let vectors = vectors.unwrap_or_default();
         // A hole would give a text another one's vector.
         if vectors.is_empty() || vectors.iter().any(|vector| vector.values.is_empty()) {
-            return Err(
-                nothing("read the answer: it holds no vectors").with_usage(self.response.usage)
-            );
+            return Err(Unanswered::hollow("read the answer: it holds no vectors")
+                .with_usage(self.response.usage));
         }
         self.answered = true;
         self.response.embeddings = vectors.into_iter().map(|vector| vector.values).collect();
         Ok(())
     }
-}
-
-fn nothing(message: &'static str) -> Unanswered {
-    Unanswered::Hollow(hollow(message))
 }
 
 fn finish_reason(word: String) -> FinishReason {

@@ -3,11 +3,12 @@ use batchwright_core::{
     Chat, EmbeddingInput, FinishReason, Media, Message, Part, Response, ResponseFormat, RetryClass,
     Role, Sampling, Thinking, Tool, ToolCall, ToolChoice, ToolResult, Usage,
 };
+use batchwright_http::Unanswered;
 use serde_json::{Map, Value, json, value::RawValue};
 
-fn written_for(request: &Request, used: Use) -> Result<Value> {
+fn written_for(request: &Request, purpose: Purpose) -> Result<Value> {
     let mut out = b"before ".to_vec();
-    let result = write_body(request, used, &mut out);
+    let result = write_body(request, purpose, &mut out);
     if result.is_err() {
         assert_eq!(out, b"before ", "an error leaves the buffer as it was");
     }
@@ -18,8 +19,8 @@ fn written_for(request: &Request, used: Use) -> Result<Value> {
 }
 
 fn written(request: &Request) -> Result<Value> {
-    let line = written_for(request, Use::Line);
-    let direct = written_for(request, Use::Direct);
+    let line = written_for(request, Purpose::Line);
+    let direct = written_for(request, Purpose::Answer);
     if let Ok(line) = &line {
         assert_eq!(line, direct.as_ref().unwrap(), "one body for both");
     }
@@ -350,7 +351,7 @@ fn what_has_no_form_is_refused() {
         ),
         ("a raw body of no model", raw(GENERATE, "{}")),
     ] {
-        let error = written_for(&request, Use::Line).expect_err(what);
+        let error = written_for(&request, Purpose::Line).expect_err(what);
         assert_eq!(error.class(), RetryClass::RowFatal, "{what}: {error}");
     }
 }
@@ -364,15 +365,15 @@ fn embeddings_are_one_in_a_line_and_many_in_a_call() {
     )
     .with_extra(extra(json!({"taskType": "CLUSTERING"})));
     let one = json!({"content": {"parts": [{"text": "x"}]}, "outputDimensionality": 8, "taskType": "CLUSTERING"});
-    assert_eq!(written_for(&request, Use::Line).unwrap(), one);
+    assert_eq!(written_for(&request, Purpose::Line).unwrap(), one);
     let mut named = one;
     named["model"] = json!("models/gemini-embedding-001");
     assert_eq!(
-        written_for(&request, Use::Direct).unwrap(),
+        written_for(&request, Purpose::Answer).unwrap(),
         json!({"requests": [named]})
     );
-    assert_eq!(endpoint(&request, Use::Line).unwrap(), EMBED);
-    assert_eq!(endpoint(&request, Use::Direct).unwrap(), EMBED_MANY);
+    assert_eq!(endpoint(&request, Purpose::Line).unwrap(), EMBED);
+    assert_eq!(endpoint(&request, Purpose::Answer).unwrap(), EMBED_MANY);
 }
 
 #[test]
@@ -494,6 +495,8 @@ fn f_051_f_052_f_053_hollow_answers_are_ambiguous() {
         "{\"candidates\":null}",
         "{\"candidates\":[]}",
         "{\"candidates\":[{}]}",
+        "{\"candidates\":[{\"content\":{\"role\":\"model\"}}]}",
+        "{\"candidates\":[{\"content\":{\"parts\":[]},\"index\":0}]}",
         "{\"candidates\":{}}",
         "{\"promptFeedback\":{}}",
         "{\"candidates\":[{\"content\":{",

@@ -1,4 +1,4 @@
-//! Life cycles against the emulator: what the suite for all providers does not ask.
+//! What is Gemini's own, against the emulator.
 
 use batchwright_core::{
     BatchProvider, BatchSnapshot, BatchStatus, CallOptions, Chat, ChatProvider, EmbeddingInput,
