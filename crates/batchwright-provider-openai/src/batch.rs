@@ -3,21 +3,21 @@
 //! What is decided here is pure and tested by table; what waits is one call of the client each.
 
 use crate::client::{Client, spelled};
-use crate::convert::{self, Expect, Form, Unanswered, read_answer, write_body};
+use crate::convert::{self, Expect, Form, read_answer, write_body};
 use crate::dialect::{Dialect, Paging};
 use crate::error::QUEUE_FULL;
 use crate::wire::{
-    BatchError, BatchErrors, BatchMetadata, BatchObject, CreateBatch, CreateMetadata,
-    CreateRefusal, CreatedJob, FileObject, Page, RequestCounts, ResultLine, RowResponse,
+    BatchError, BatchErrors, BatchMetadata, BatchObject, CreateBatch, CreateMetadata, CreatedJob,
+    FileObject, Page, RequestCounts, ResultLine, RowResponse,
 };
 use batchwright_core::{
     BatchCounts, BatchHandle, BatchSnapshot, BatchStatus, BatchSummary, ByteStream, Capability,
-    Ending, Error, ErrorKind, InputFault, InputRef, Lane, ListMark, ListPage, ListWalk, Outcome,
-    Request, Response, Result, ResultFile, RetryClass, SealedBatch, SubmissionTag, SubmitError,
+    Ending, Error, ErrorKind, InputFault, InputRef, ListMark, ListPage, ListWalk, Outcome, Request,
+    Result, ResultFile, RetryClass, SealedBatch, SubmissionTag, SubmitError,
 };
 use batchwright_http::{
-    Asked, Body, Reply, hollow, redact, submitted,
-    wire::{lenient, line_text, push_text, some_object, text},
+    Asked, Body, Reply, answered, hollow, redact, row_outcome, submitted, unreadable,
+    wire::{lenient, line_text, push_text, text},
 };
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -79,7 +79,7 @@ pub(crate) fn decode(line: &[u8], provider: &Arc<str>, dialect: &Dialect) -> Opt
     let (line, whole) = line_text(line)?;
     let line = ResultLine::read(line);
     let custom_id = line.custom_id.as_deref()?.to_owned();
-    let (ending, model) = match line.defect {
+    let ended = match line.defect {
         Some(defect) => (Ending::Unreadable(unreadable(defect)), None),
         None if !whole => (
             Ending::Unreadable(unreadable("the line is not UTF-8")),
@@ -87,11 +87,7 @@ pub(crate) fn decode(line: &[u8], provider: &Arc<str>, dialect: &Dialect) -> Opt
         ),
         None => row_ending(&line, dialect),
     };
-    let mut outcome = Outcome::new(custom_id, name_provider(ending, provider));
-    outcome.provenance.provider = Some(provider.clone());
-    outcome.provenance.model = model;
-    outcome.provenance.lane = Some(Lane::Batch);
-    Some(outcome)
+    Some(row_outcome(custom_id, ended, provider))
 }
 
 fn row_ending(line: &ResultLine<'_>, dialect: &Dialect) -> (Ending, Option<Arc<str>>) {
@@ -122,19 +118,14 @@ fn row_ending(line: &ResultLine<'_>, dialect: &Dialect) -> (Ending, Option<Arc<s
         .and_then(|status| u16::try_from(status).ok());
     match (status, response.body) {
         (Some(status @ 200..=299), Some(body)) => {
-            match read_answer(body.get(), Expect::Any, dialect, &[]) {
-                Ok(answer) => {
-                    let model = answer.model.as_deref().map(Arc::from);
-                    let answer = with_request_id(answer, response.request_id);
-                    (answer.into_ending(), model)
+            let read = read_answer(body.get(), Expect::Any, dialect, &[]);
+            answered(match read {
+                Ok(mut answer) => {
+                    answer.request_id = response.request_id.or(answer.request_id);
+                    Ok(answer)
                 }
-                Err(Unanswered::Said(error)) => {
-                    (Ending::Failed(noted(error.with_status(status))), None)
-                }
-                Err(Unanswered::Hollow(error)) => {
-                    (Ending::Unreadable(noted(error.with_status(status))), None)
-                }
-            }
+                Err(unanswered) => Err(unanswered.map(|error| noted(error.with_status(status)))),
+            })
         }
         (Some(status @ 300..=599), body) => {
             let body = body.map_or("", RawValue::get).as_bytes();
@@ -146,23 +137,6 @@ fn row_ending(line: &ResultLine<'_>, dialect: &Dialect) -> (Ending, Option<Arc<s
             None,
         ),
     }
-}
-
-fn with_request_id(mut answer: Response, request_id: Option<String>) -> Response {
-    answer.request_id = request_id.or(answer.request_id);
-    answer
-}
-
-fn name_provider(ending: Ending, provider: &Arc<str>) -> Ending {
-    match ending {
-        Ending::Failed(error) => Ending::Failed(error.with_provider(provider.clone())),
-        Ending::Unreadable(error) => Ending::Unreadable(error.with_provider(provider.clone())),
-        other => other,
-    }
-}
-
-fn unreadable(what: &str) -> Error {
-    Error::new(ErrorKind::ProviderFault, format!("read the result: {what}"))
 }
 
 // ---- files ----
@@ -308,7 +282,7 @@ pub(crate) async fn submit(
             Error::new(ErrorKind::Unexpected, "write the create as JSON").with_source(error),
         )
     })?;
-    let sent = client.create_batch(body).await.map(with_plain_errors);
+    let sent = client.create_batch(body).await;
     submitted(sent, batch_id, |reply| client.refused(Asked::Object, reply))
         .map_err(|error| match error {
             // What is unclear of a row is clear of a create that was refused in words: nothing was done.
@@ -325,21 +299,6 @@ fn batch_id(body: &[u8]) -> Option<String> {
     match lenient::<BatchObject<'_>>(within) {
         Some(job) => job.id,
         None => serde_json::from_slice::<BatchObject<'_>>(body).ok()?.id,
-    }
-}
-
-/// Azure refuses a create with what elsewhere is `errors` of a failed batch: that as a plain error.
-fn with_plain_errors(reply: Reply) -> Reply {
-    if reply.is_success() {
-        return reply;
-    }
-    let first = serde_json::from_slice::<CreateRefusal<'_>>(&reply.body)
-        .ok()
-        .and_then(|refusal| lenient::<BatchErrors<'_>>(refusal.errors)?.data)
-        .and_then(|errors| Some(format!("{{\"error\":{}}}", errors.first()?.get())));
-    match first {
-        Some(body) => Reply::new(reply.status, reply.headers, body),
-        None => reply,
     }
 }
 
@@ -374,15 +333,7 @@ async fn check_processed(client: &Client, input: &InputRef) -> Result<(), Submit
 /// The batch's state.
 pub(crate) async fn status(client: &Client, handle: &BatchHandle) -> Result<BatchSnapshot> {
     let reply = client.get_batch(&handle.id).await?;
-    // A batch may hold its own `error`, which is no error of the call's.
-    let body = some_object(&reply.body).filter(|_| reply.is_success());
-    let batch = body
-        .and_then(|body| serde_json::from_str::<BatchObject<'_>>(body).ok())
-        .filter(|batch| batch.id.is_some() && batch.status.is_some());
-    match batch {
-        Some(batch) => snapshot(handle, &batch, client.dialect),
-        None => snapshot(handle, &client.object(&reply)?, client.dialect),
-    }
+    snapshot(handle, &client.batch(&reply)?, client.dialect)
 }
 
 /// Asks for a cancel; that it has ended already is a conflict.
@@ -401,10 +352,9 @@ pub(crate) async fn download(
     offset: u64,
 ) -> Result<ByteStream> {
     let reply = client.content(&file.id, offset).await?;
-    if !reply.is_success() && reply.status != 416 {
-        return Err(client.refused(Asked::Object, &reply.into_reply().await?));
-    }
-    reply.body_from(offset)
+    reply
+        .results_from(offset, |reply| client.refused(Asked::Object, reply))
+        .await
 }
 
 /// The first page of the list.

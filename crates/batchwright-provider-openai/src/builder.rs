@@ -51,15 +51,15 @@ impl OpenAiBuilder {
         self
     }
 
-    /// Sets which API a conversation goes to.
-    pub fn chat_api(mut self, chat_api: ChatApi) -> Self {
-        self.config.chat_api = chat_api;
-        self
-    }
-
     /// Sets the provider's name, for a compatible service.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config.name = name.into();
+        self
+    }
+
+    /// Sets which API a conversation goes to.
+    pub fn chat_api(mut self, chat_api: ChatApi) -> Self {
+        self.config.chat_api = chat_api;
         self
     }
 

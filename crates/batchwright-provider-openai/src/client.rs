@@ -6,6 +6,7 @@ use crate::batch::{FILES_LIMIT, LIST_LIMIT};
 use crate::config::OpenAiConfig;
 use crate::convert::{CHAT_COMPLETIONS, EMBEDDINGS, RESPONSES};
 use crate::dialect::{Dialect, Paging};
+use crate::wire::BatchObject;
 use batchwright_core::{Error, ErrorKind, Result, RetryPolicy};
 use batchwright_http::{
     Asked, BaseUrl, Body, Call, HttpClient, Limits, Reply, Secret, StreamReply, Url,
@@ -16,9 +17,6 @@ use std::time::Duration;
 
 /// What every endpoint's path begins with in the vendor's spelling, and what the base URL ends in.
 const VERSION: &str = "/v1/";
-
-/// Headers a call gets on its way: content type and length, what is accepted, user agent, host.
-const ADDED_HEADERS: usize = 6;
 
 pub(crate) struct Client {
     pub(crate) dialect: &'static Dialect,
@@ -204,7 +202,22 @@ impl Client {
 
     /// The object a successful answer holds.
     pub(crate) fn object<'a, T: Deserialize<'a>>(&self, reply: &'a Reply) -> Result<T> {
-        self.dialect.errors.object(reply, &[&self.key])
+        if reply.is_success() {
+            self.dialect.errors.object(reply, &[&self.key])
+        } else {
+            Err(self.refused(Asked::Object, reply))
+        }
+    }
+
+    /// The batch a successful answer holds, whose own `error` is none of the call's.
+    pub(crate) fn batch<'a>(&self, reply: &'a Reply) -> Result<BatchObject<'a>> {
+        if !reply.is_success() {
+            return Err(self.refused(Asked::Object, reply));
+        }
+        let errors = &self.dialect.errors;
+        errors.polled(reply, &[&self.key], |batch: &BatchObject<'_>| {
+            batch.id.is_some() && batch.status.is_some()
+        })
     }
 
     async fn read(&self, operation: &'static str, url: Url) -> Result<Reply> {
@@ -216,11 +229,8 @@ impl Client {
         self.base.join_segments(segments)
     }
 
-    fn with_headers(&self, mut call: Call) -> Call {
-        call.headers = self.headers.clone();
-        // A clone has no room, and what the layers below add would let it grow step by step.
-        call.headers.reserve(ADDED_HEADERS);
-        call
+    fn with_headers(&self, call: Call) -> Call {
+        call.headers(&self.headers)
     }
 }
 

@@ -37,10 +37,10 @@ pub struct OpenAiConfig {
     /// The project, where a key reaches several. Default: the key's own. Files and batches belong to a
     /// project: whoever looks for a batch later must name the same one (F-087).
     pub project: Option<String>,
-    /// Which API a conversation goes to. Default [`ChatApi::ChatCompletions`].
-    pub chat_api: ChatApi,
     /// The provider's name in results, prices and batch handles. Default: the dialect's.
     pub name: String,
+    /// Which API a conversation goes to. Default [`ChatApi::ChatCompletions`].
+    pub chat_api: ChatApi,
     /// The window a batch is created with, as the service writes it. Default: the dialect's, which for OpenAI is
     /// the only one, `24h`.
     pub completion_window: String,
@@ -70,8 +70,8 @@ impl OpenAiConfig {
             api_version: None,
             organization: None,
             project: None,
-            chat_api: ChatApi::default(),
             name: dialect.name.to_owned(),
+            chat_api: ChatApi::default(),
             completion_window: dialect.window.to_owned(),
             attempt_timeout: Duration::from_secs(600),
             http: HttpClient::builder().max_in_flight(dialect.max_in_flight),
@@ -157,12 +157,9 @@ fn with_path(url: String, path: &str) -> String {
 
 impl fmt::Debug for OpenAiConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A URL may carry a password; one that does is refused later, and not shown here.
-        let base_url = BaseUrl::parse(&self.base_url, true)
-            .map_or_else(|_| "unusable".to_owned(), |url| url.to_string());
         f.debug_struct("OpenAiConfig")
             .field("name", &self.name)
-            .field("base_url", &base_url)
+            .field("base_url", &BaseUrl::shown(&self.base_url))
             .field("api_version", &self.api_version)
             .field("organization", &self.organization)
             .field("project", &self.project)

@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::convert::{self, Expect, Form};
 use batchwright_core::{CallOptions, Request, Response, Result};
-use batchwright_http::{Asked, Reply, hollow};
+use batchwright_http::{Asked, Reply, hollow, wire::size_hint};
 use serde_json::value::RawValue;
 
 /// One attempt at an answer.
@@ -28,12 +28,6 @@ pub(crate) async fn answer(
         return Err(error.with_status(206));
     }
     read_reply(client, &reply, Expect::of(request))
-}
-
-/// About how long a body gets: its texts and some room, so that most are written without growing.
-fn size_hint(request: &Request) -> usize {
-    let bytes = request.estimated_input_tokens().saturating_mul(4);
-    usize::try_from(bytes).unwrap_or(0).saturating_add(256)
 }
 
 fn read_reply(client: &Client, reply: &Reply, expect: Expect) -> Result<Response> {

@@ -389,13 +389,6 @@ pub(crate) struct CreatedJob<'a> {
     pub(crate) job: Option<&'a RawValue>,
 }
 
-/// A create that was validated at once and refused.
-#[derive(Deserialize)]
-pub(crate) struct CreateRefusal<'a> {
-    #[serde(default, borrow)]
-    pub(crate) errors: Option<&'a RawValue>,
-}
-
 /// A batch.
 #[derive(Deserialize)]
 pub(crate) struct BatchObject<'a> {

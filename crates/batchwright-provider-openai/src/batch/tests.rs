@@ -98,7 +98,7 @@ fn a_good_row_is_an_answer_with_its_origin() {
     assert_eq!(outcome.custom_id, "r-1");
     assert_eq!(outcome.provenance.provider.as_deref(), Some("openai"));
     assert_eq!(outcome.provenance.model.as_deref(), Some("m-1"));
-    assert_eq!(outcome.provenance.lane, Some(Lane::Batch));
+    assert_eq!(outcome.provenance.lane, Some(batchwright_core::Lane::Batch));
     let Ending::Succeeded(answer) = outcome.ending else {
         panic!("succeeded")
     };

@@ -9,7 +9,7 @@ use batchwright_core::{
     Error, FinishReason, Part, Payload, Request, Response, Thinking, ToolCall, Usage,
 };
 use batchwright_http::{
-    Secret, hollow,
+    Secret, Unanswered,
     wire::{lenient, some_text, text},
 };
 use serde_json::value::RawValue;
@@ -39,23 +39,6 @@ impl Expect {
     }
 }
 
-/// Why a successful answer's body holds no answer.
-#[derive(Debug)]
-pub(crate) enum Unanswered {
-    /// It holds an error of the server's (F-050).
-    Said(Error),
-    /// It holds nothing that can be understood.
-    Hollow(Error),
-}
-
-impl Unanswered {
-    pub(crate) fn into_error(self) -> Error {
-        match self {
-            Self::Said(error) | Self::Hollow(error) => error,
-        }
-    }
-}
-
 /// Reads a successful HTTP answer's body. Status, ids of HTTP and raw bytes are the caller's.
 ///
 /// # Errors
@@ -69,7 +52,9 @@ pub(crate) fn read_answer(
 ) -> Result<Response, Unanswered> {
     let errors = &dialect.errors;
     if !body.trim_start().starts_with('{') {
-        return Err(nothing("read the answer: it is not a JSON object"));
+        return Err(Unanswered::hollow(
+            "read the answer: it is not a JSON object",
+        ));
     }
     let answer: Answer<'_> = match serde_json::from_str(body) {
         Ok(answer) => answer,
@@ -80,7 +65,7 @@ pub(crate) fn read_answer(
                 .and_then(|raw| errors.within(raw.get(), secrets));
             return Err(match error {
                 Some(error) => Unanswered::Said(error),
-                None => nothing("read the answer: it is not JSON of a known form"),
+                None => Unanswered::hollow("read the answer: it is not JSON of a known form"),
             });
         }
     };
@@ -120,21 +105,14 @@ pub(crate) fn read_answer(
         (Expect::Any, None, None, None) if answer.results.is_some_and(|list| !list.is_empty()) => {
             keep_raw(body, &mut response)
         }
-        _ => Err(nothing("read the answer: it holds no answer")),
+        _ => Err(Unanswered::hollow("read the answer: it holds no answer")),
     };
     response.id = answer.id;
     response.model = answer.model;
     match read {
         Ok(()) => Ok(response),
-        // What an unusable answer cost is known all the same.
-        Err(error) if response.usage.is_unknown() => Err(error),
-        Err(Unanswered::Said(error)) => Err(Unanswered::Said(error.with_usage(response.usage))),
-        Err(Unanswered::Hollow(error)) => Err(Unanswered::Hollow(error.with_usage(response.usage))),
+        Err(unanswered) => Err(unanswered.with_usage(response.usage)),
     }
-}
-
-fn nothing(message: &'static str) -> Unanswered {
-    Unanswered::Hollow(hollow(message))
 }
 
 /// Pictures and moderations have no words in core: their body is the answer.
@@ -151,7 +129,7 @@ fn read_choices(
 ) -> Result<(), Unanswered> {
     // The further ones exist only where the caller asked for `n`; the raw body has them.
     let Some(choice) = choices.into_iter().next() else {
-        return Err(nothing("read the answer: its choices are empty"));
+        return Err(Unanswered::hollow("read the answer: its choices are empty"));
     };
     if let Some(error) = choice
         .error
@@ -171,7 +149,9 @@ fn read_choices(
     response.finish_reason = choice.finish_reason.map(finish_reason);
     let Some(message) = choice.message else {
         let Some(written) = choice.text.and_then(text) else {
-            return Err(nothing("read the answer: its choice has no message"));
+            return Err(Unanswered::hollow(
+                "read the answer: its choice has no message",
+            ));
         };
         push_text(&mut response.content, written);
         return Ok(());
@@ -254,16 +234,18 @@ fn read_output(
     let reason = incomplete.and_then(|details| details.reason);
     let ended = match (status, reason.as_deref()) {
         (Some("failed" | "cancelled"), _) => {
-            return Err(nothing(
+            return Err(Unanswered::hollow(
                 "read the answer: the response failed without a reason",
             ));
         }
         (Some("in_progress" | "queued"), _) => {
-            return Err(nothing("read the answer: the response is not finished"));
+            return Err(Unanswered::hollow(
+                "read the answer: the response is not finished",
+            ));
         }
         (Some("incomplete"), Some("max_output_tokens")) => FinishReason::Length,
         (Some("incomplete"), Some(reason)) => finish_reason(reason.to_owned()),
-        _ if empty => return Err(nothing("read the answer: its output is empty")),
+        _ if empty => return Err(Unanswered::hollow("read the answer: its output is empty")),
         _ if refused => return Ok(()),
         (Some("completed") | None, _) if calls => FinishReason::ToolCalls,
         (Some("completed") | None, _) => FinishReason::Stop,
@@ -319,7 +301,9 @@ fn read_vectors(
     response: &mut Response,
 ) -> Result<(), Unanswered> {
     if texts.is_some_and(|texts| texts != data.len()) {
-        return Err(nothing("read the answer: not one vector for each text"));
+        return Err(Unanswered::hollow(
+            "read the answer: not one vector for each text",
+        ));
     }
     let mut vectors: Vec<Option<Vec<f32>>> = data.iter().map(|_| None).collect();
     for (place, datum) in data.into_iter().enumerate() {
@@ -330,7 +314,7 @@ fn read_vectors(
         match (slot, datum.embedding) {
             (Some(slot @ None), Some(vector)) if !vector.0.is_empty() => *slot = Some(vector.0),
             _ => {
-                return Err(nothing(
+                return Err(Unanswered::hollow(
                     "read the answer: its vectors do not match the texts",
                 ));
             }

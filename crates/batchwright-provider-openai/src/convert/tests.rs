@@ -4,6 +4,7 @@ use batchwright_core::{
     Chat, EmbeddingInput, FinishReason, Media, Message, Part, RawBody, Response, ResponseFormat,
     RetryClass, Role, Sampling, Thinking, Tool, ToolCall, ToolChoice, ToolResult, Usage,
 };
+use batchwright_http::Unanswered;
 use serde_json::{Value, json, value::RawValue};
 
 fn form(api: ChatApi) -> Form {
