@@ -3,16 +3,16 @@
 //! What is decided here is pure and tested by table; what waits is one call of the client each.
 
 use crate::client::Client;
-use crate::convert::{Form, Purpose, Unanswered, read_answer, write_body};
+use crate::convert::{Form, Purpose, read_answer, write_body};
 use crate::error;
 use crate::wire::{BatchObject, Page, RequestCounts, ResultLine, RowEnvelope, RowResult};
 use batchwright_core::{
     BatchCounts, BatchHandle, BatchSnapshot, BatchStatus, BatchSummary, ByteStream, Ending, Error,
-    ErrorKind, InputRef, Lane, ListMark, ListPage, ListWalk, Outcome, Request, Result, ResultFile,
+    ErrorKind, InputRef, ListMark, ListPage, ListWalk, Outcome, Request, Result, ResultFile,
     RetryClass, SealedBatch, SubmitError,
 };
 use batchwright_http::{
-    Asked, Reply, Secret, hollow, submitted,
+    Asked, Secret, answered, hollow, row_outcome, submitted, unreadable,
     wire::{lenient, line_text, push_text, some_object},
 };
 use serde_json::value::RawValue;
@@ -62,7 +62,7 @@ pub(crate) fn decode(line: &[u8], provider: &Arc<str>) -> Option<Outcome> {
     let (line, whole) = line_text(line)?;
     let line = ResultLine::read(line);
     let custom_id = line.custom_id.as_deref()?.to_owned();
-    let (ending, model) = match line.defect {
+    let ended = match line.defect {
         Some(defect) => (Ending::Unreadable(unreadable(defect)), None),
         None if !whole => (
             Ending::Unreadable(unreadable("the line is not UTF-8")),
@@ -70,11 +70,7 @@ pub(crate) fn decode(line: &[u8], provider: &Arc<str>) -> Option<Outcome> {
         ),
         None => row_ending(line.result),
     };
-    let mut outcome = Outcome::new(custom_id, name_provider(ending, provider));
-    outcome.provenance.provider = Some(provider.clone());
-    outcome.provenance.model = model;
-    outcome.provenance.lane = Some(Lane::Batch);
-    Some(outcome)
+    Some(row_outcome(custom_id, ended, provider))
 }
 
 fn row_ending(result: Option<&RawValue>) -> (Ending, Option<Arc<str>>) {
@@ -86,14 +82,7 @@ fn row_ending(result: Option<&RawValue>) -> (Ending, Option<Arc<str>>) {
         Some("succeeded") => {
             let message = result.message.map_or("", RawValue::get);
             // No key reaches the bodies of results.
-            match read_answer(message, &Secret::new(String::new())) {
-                Ok(answer) => {
-                    let model = answer.model.as_deref().map(Arc::from);
-                    (answer.into_ending(), model)
-                }
-                Err(Unanswered::Said(error)) => (Ending::Failed(error), None),
-                Err(Unanswered::Hollow(error)) => (Ending::Unreadable(error), None),
-            }
+            answered(read_answer(message, &Secret::new(String::new())))
         }
         Some("errored") => (Ending::Failed(row_error(result.error)), None),
         Some("canceled" | "cancelled") => (Ending::Cancelled, None),
@@ -117,18 +106,6 @@ fn row_error(envelope: Option<&RawValue>) -> Error {
     }
 }
 
-fn name_provider(ending: Ending, provider: &Arc<str>) -> Ending {
-    match ending {
-        Ending::Failed(error) => Ending::Failed(error.with_provider(provider.clone())),
-        Ending::Unreadable(error) => Ending::Unreadable(error.with_provider(provider.clone())),
-        other => other,
-    }
-}
-
-fn unreadable(what: &str) -> Error {
-    Error::new(ErrorKind::ProviderFault, format!("read the result: {what}"))
-}
-
 // ---- batches ----
 
 /// Creates the batch, once.
@@ -150,7 +127,7 @@ fn batch_id(body: &[u8]) -> Option<String> {
 /// The batch's state.
 pub(crate) async fn status(client: &Client, handle: &BatchHandle) -> Result<BatchSnapshot> {
     let reply = client.get_batch(&handle.id).await?;
-    snapshot(handle, &object(client, &reply)?)
+    snapshot(handle, &client.object(&reply)?)
 }
 
 /// Asks for a cancel; that it has ended already is a conflict.
@@ -201,11 +178,10 @@ pub(crate) async fn download(
     file: &ResultFile,
     offset: u64,
 ) -> Result<ByteStream> {
-    let reply = client.results(&file.id, offset).await?;
-    if !reply.is_success() && reply.status != 416 {
-        return Err(client.refused(Asked::Object, &reply.into_reply().await?));
-    }
-    reply.body_from(offset)
+    let reply = client.content(&file.id, offset).await?;
+    reply
+        .results_from(offset, |reply| client.refused(Asked::Object, reply))
+        .await
 }
 
 /// A page of the list; its next one goes on in the same direction.
@@ -216,7 +192,7 @@ pub(crate) async fn page(
     limit: usize,
 ) -> Result<ListPage> {
     let reply = client.list_batches(limit, cursor).await?;
-    let page: Page<'_> = object(client, &reply)?;
+    let page: Page<'_> = client.object(&reply)?;
     let batches = page
         .data
         .iter()
@@ -261,14 +237,6 @@ pub(crate) async fn list_since(
 }
 
 // ---- objects ----
-
-/// The object a successful answer holds.
-fn object<'r, T: serde::Deserialize<'r>>(client: &Client, reply: &'r Reply) -> Result<T> {
-    if !reply.is_success() {
-        return Err(client.refused(Asked::Object, reply));
-    }
-    error::ERRORS.object(reply, &[&client.key])
-}
 
 /// What the vendor says of a batch's state.
 #[derive(Clone, Copy, PartialEq, Eq)]

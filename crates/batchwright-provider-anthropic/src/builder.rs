@@ -44,8 +44,8 @@ impl AnthropicBuilder {
     }
 
     /// Sets the `anthropic-version`.
-    pub fn version(mut self, version: impl Into<String>) -> Self {
-        self.config.version = version.into();
+    pub fn api_version(mut self, version: impl Into<String>) -> Self {
+        self.config.api_version = version.into();
         self
     }
 
@@ -186,7 +186,7 @@ mod tests {
             ("a password", good().base_url("https://a:b@example.com")),
             ("no key", good().api_key("")),
             ("a key of two lines", good().api_key("a\nb")),
-            ("no version", good().version(" ")),
+            ("no version", good().api_version(" ")),
             ("an odd name", good().name("An thropic")),
             ("no time", good().attempt_timeout(Duration::ZERO)),
             ("no time to stream", good().stream_timeout(Duration::ZERO)),

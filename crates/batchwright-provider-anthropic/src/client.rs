@@ -10,10 +10,9 @@ use batchwright_http::{
     Asked, BaseUrl, Body, Call, HttpClient, Limits, Reply, Secret, StreamReply, Url,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
+use serde::Deserialize;
 use std::time::Duration;
 
-/// Headers a call gets on its way: content type and length, what is accepted, user agent, host.
-const ADDED_HEADERS: usize = 6;
 /// The longest silence within a stream; the vendor's pings come far more often.
 const STREAM_IDLE: Duration = Duration::from_secs(300);
 
@@ -48,7 +47,7 @@ impl Client {
         }
         let betas = (!config.betas.is_empty()).then(|| config.betas.join(","));
         for (name, value) in [
-            ("anthropic-version", Some(&config.version)),
+            ("anthropic-version", Some(&config.api_version)),
             ("anthropic-beta", betas.as_ref()),
             ("anthropic-workspace-id", config.workspace.as_ref()),
         ] {
@@ -148,7 +147,7 @@ impl Client {
 
     /// A batch's results from `offset` on, if the server can. The address is made here and never taken from an
     /// answer: the key goes nowhere else (F-197).
-    pub(crate) async fn results(&self, id: &str, offset: u64) -> Result<StreamReply> {
+    pub(crate) async fn content(&self, id: &str, offset: u64) -> Result<StreamReply> {
         let url = self.batches(&[id, "results"])?;
         let call = self
             .with_headers(Call::get("download the results", url))
@@ -162,6 +161,15 @@ impl Client {
         error::of_reply(asked, reply, &self.key)
     }
 
+    /// The object a successful answer holds.
+    pub(crate) fn object<'a, T: Deserialize<'a>>(&self, reply: &'a Reply) -> Result<T> {
+        if reply.is_success() {
+            error::ERRORS.object(reply, &[&self.key])
+        } else {
+            Err(self.refused(Asked::Object, reply))
+        }
+    }
+
     async fn read(&self, operation: &'static str, url: Url) -> Result<Reply> {
         let call = self.with_headers(Call::get(operation, url));
         self.http.read(call, &self.reads).await
@@ -172,10 +180,7 @@ impl Client {
         self.base.join_segments(&segments)
     }
 
-    fn with_headers(&self, mut call: Call) -> Call {
-        call.headers = self.headers.clone();
-        // A clone has no room, and what the layers below add would let it grow step by step.
-        call.headers.reserve(ADDED_HEADERS);
-        call
+    fn with_headers(&self, call: Call) -> Call {
+        call.headers(&self.headers)
     }
 }

@@ -60,7 +60,7 @@ pub struct AnthropicConfig {
     /// `https://api.anthropic.com`.
     pub base_url: String,
     /// The `anthropic-version`. Default `2023-06-01`; `2026-10-21` forbids all sampling parameters.
-    pub version: String,
+    pub api_version: String,
     /// Names for `anthropic-beta`, such as `output-300k-2026-03-24`. Default none.
     pub betas: Vec<String>,
     /// The workspace, where a key reaches several. Default: the key's own. Batches belong to a workspace: whoever
@@ -101,7 +101,7 @@ impl AnthropicConfig {
             api_key: Secret::new(api_key.into()),
             auth: Auth::default(),
             base_url: BASE_URL.to_owned(),
-            version: VERSION.to_owned(),
+            api_version: VERSION.to_owned(),
             betas: Vec::new(),
             workspace: None,
             name: "anthropic".to_owned(),
@@ -159,14 +159,11 @@ impl AnthropicConfig {
 
 impl fmt::Debug for AnthropicConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A URL may carry a password; one that does is refused later, and not shown here.
-        let base_url = BaseUrl::parse(&self.base_url, true)
-            .map_or_else(|_| "unusable".to_owned(), |url| url.to_string());
         f.debug_struct("AnthropicConfig")
             .field("name", &self.name)
-            .field("base_url", &base_url)
+            .field("base_url", &BaseUrl::shown(&self.base_url))
             .field("auth", &self.auth)
-            .field("version", &self.version)
+            .field("api_version", &self.api_version)
             .field("betas", &self.betas)
             .field("workspace", &self.workspace)
             .field("max_tokens", &self.max_tokens)

@@ -4,7 +4,7 @@ mod request;
 mod response;
 
 pub(crate) use request::{Form, Purpose, max_tokens, write_body};
-pub(crate) use response::{Unanswered, read_answer};
+pub(crate) use response::read_answer;
 
 use batchwright_core::{Error, ErrorKind, Payload, Request, Result};
 

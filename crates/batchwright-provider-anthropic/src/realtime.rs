@@ -6,7 +6,7 @@ use crate::error::ERRORS;
 use crate::stream::Assembly;
 use crate::wire::TokenCount;
 use batchwright_core::{CallOptions, Payload, Request, Response, Result};
-use batchwright_http::{Asked, RetryHints, StreamReply, hollow, sse::SseParser};
+use batchwright_http::{Asked, RetryHints, StreamReply, hollow, sse::SseParser, wire::size_hint};
 use futures::StreamExt;
 use serde_json::value::RawValue;
 
@@ -33,7 +33,7 @@ pub(crate) async fn answer(
             return Err(client.refused(Asked::Inference, &reply));
         }
         let hints = reply.hints_by(ERRORS.hints());
-        return read(client, &reply.body, hints, reply.status);
+        return read_body(client, &reply.body, hints, reply.status);
     }
     let reply = client.infer_streamed(body, call.timeout).await?;
     if !reply.is_success() {
@@ -42,18 +42,12 @@ pub(crate) async fn answer(
     let hints = ERRORS.hints().read(&reply.headers);
     let status = reply.status;
     match assemble(client, reply).await {
-        Ok(message) => read(client, &message, hints, status),
+        Ok(message) => read_body(client, &message, hints, status),
         Err(error) => Err(hints.apply(error.with_status(status))),
     }
 }
 
-/// About how long a body gets: its texts and some room, so that most are written without growing.
-fn size_hint(request: &Request) -> usize {
-    let bytes = request.estimated_input_tokens().saturating_mul(4);
-    usize::try_from(bytes).unwrap_or(0).saturating_add(256)
-}
-
-fn read(client: &Client, body: &[u8], hints: RetryHints, status: u16) -> Result<Response> {
+fn read_body(client: &Client, body: &[u8], hints: RetryHints, status: u16) -> Result<Response> {
     let raw = serde_json::from_slice::<Box<RawValue>>(body).ok();
     let text = raw.as_deref().map_or("", RawValue::get);
     match read_answer(text, &client.key) {

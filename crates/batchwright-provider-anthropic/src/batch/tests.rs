@@ -14,7 +14,7 @@ fn row(result: Value) -> Outcome {
     let line = json!({"custom_id": "p-1", "result": result}).to_string();
     let outcome = decode(line.as_bytes(), &provider()).unwrap();
     assert_eq!(outcome.custom_id, "p-1");
-    assert_eq!(outcome.provenance.lane, Some(Lane::Batch));
+    assert_eq!(outcome.provenance.lane, Some(batchwright_core::Lane::Batch));
     outcome
 }
 

@@ -43,7 +43,7 @@ pub(crate) struct Form {
 impl Form {
     pub(crate) fn of(config: &AnthropicConfig) -> Self {
         Self {
-            sampling: config.version.trim() < WITHOUT_SAMPLING,
+            sampling: config.api_version.trim() < WITHOUT_SAMPLING,
             max_tokens: config.max_tokens,
             stream_above: config.stream_above,
             cache: config.cache,

@@ -2,29 +2,12 @@
 
 use crate::error;
 use crate::wire::{Answer, AnswerBlock, Envelope, OutputDetails, UsageWire};
-use batchwright_core::{Error, FinishReason, Part, Response, Thinking, ToolCall, Usage};
+use batchwright_core::{FinishReason, Part, Response, Thinking, ToolCall, Usage};
 use batchwright_http::{
-    Secret, hollow,
+    Secret, Unanswered,
     wire::{lenient, some_text, text},
 };
 use serde_json::value::RawValue;
-
-/// Why a successful answer's body holds no answer.
-#[derive(Debug)]
-pub(crate) enum Unanswered {
-    /// It holds an error of the server's (F-050).
-    Said(Error),
-    /// It holds nothing that can be understood.
-    Hollow(Error),
-}
-
-impl Unanswered {
-    pub(crate) fn into_error(self) -> Error {
-        match self {
-            Self::Said(error) | Self::Hollow(error) => error,
-        }
-    }
-}
 
 /// Reads a message. Status, ids of HTTP and raw bytes are the caller's. `key` is removed from whatever the server
 /// echoes.
@@ -34,7 +17,9 @@ impl Unanswered {
 /// no answer (F-051, F-052, F-053).
 pub(crate) fn read_answer(body: &str, key: &Secret) -> Result<Response, Unanswered> {
     if !body.trim_start().starts_with('{') {
-        return Err(nothing("read the answer: it is not a JSON object"));
+        return Err(Unanswered::hollow(
+            "read the answer: it is not a JSON object",
+        ));
     }
     let answer: Answer<'_> = match serde_json::from_str(body) {
         Ok(answer) => answer,
@@ -45,7 +30,7 @@ pub(crate) fn read_answer(body: &str, key: &Secret) -> Result<Response, Unanswer
                 .and_then(|raw| error::within(raw.get(), key));
             return Err(match said {
                 Some(error) => Unanswered::Said(error),
-                None => nothing("read the answer: it is not JSON of a known form"),
+                None => Unanswered::hollow("read the answer: it is not JSON of a known form"),
             });
         }
     };
@@ -53,15 +38,12 @@ pub(crate) fn read_answer(body: &str, key: &Secret) -> Result<Response, Unanswer
         return Err(Unanswered::Said(error));
     }
     let Some(blocks) = answer.content else {
-        return Err(nothing("read the answer: it has no content"));
+        return Err(Unanswered::hollow("read the answer: it has no content"));
     };
     if blocks.is_empty() && answer.stop_reason.is_none() {
         // F-052: nothing said, and no word why; what that cost is known all the same.
-        let error = hollow("read the answer: its content is empty");
-        return Err(Unanswered::Hollow(match usage(answer.usage) {
-            usage if usage.is_unknown() => error,
-            usage => error.with_usage(usage),
-        }));
+        let error = Unanswered::hollow("read the answer: its content is empty");
+        return Err(error.with_usage(usage(answer.usage)));
     }
     let mut response = Response::default();
     response.id = answer.id;
@@ -70,10 +52,6 @@ pub(crate) fn read_answer(body: &str, key: &Secret) -> Result<Response, Unanswer
     response.content = blocks.into_iter().filter_map(part).collect();
     response.finish_reason = answer.stop_reason.map(finish_reason);
     Ok(response)
-}
-
-fn nothing(message: &'static str) -> Unanswered {
-    Unanswered::Hollow(hollow(message))
 }
 
 /// A block in core's words. Searches, hidden thinking and blocks newer than this are left to the raw body.

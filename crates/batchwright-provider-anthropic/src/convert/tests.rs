@@ -7,6 +7,7 @@ use batchwright_core::{
     Tool, ToolCall, ToolChoice, ToolResult,
 };
 use batchwright_http::Secret;
+use batchwright_http::Unanswered;
 use serde_json::{Map, Value, json, value::RawValue};
 
 fn form() -> Form {
@@ -262,7 +263,7 @@ fn f_173_what_has_no_form_is_refused_before_anything_is_sent() {
     assert!(written(&extra("speed"), form(), Purpose::Line).is_err());
     assert!(written(&extra("speed"), form(), Purpose::Answer).is_ok());
     let mut config = AnthropicConfig::new("k");
-    config.version = "2026-10-21".to_owned();
+    config.api_version = "2026-10-21".to_owned();
     let cold = sampled(Sampling::new().with_temperature(1.0).unwrap());
     assert!(written(&cold, Form::of(&config), Purpose::Line).is_err());
     assert!(written(&cold, form(), Purpose::Line).is_ok());

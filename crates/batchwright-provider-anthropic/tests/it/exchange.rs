@@ -1,4 +1,4 @@
-//! Single exchanges against a mock: what exactly goes out, and what odd answers become.
+//! Single exchanges against a mock: what is sent, how often, and what never gets out.
 
 use batchwright_core::{
     BatchProvider, CallOptions, ChatProvider, ErrorKind, InputRef, ListMark, Message, Request,
@@ -40,7 +40,7 @@ async fn every_header_is_where_it_belongs() {
         let (server, anthropic) = served(|builder| {
             builder
                 .auth(auth)
-                .version("2026-10-21")
+                .api_version("2026-10-21")
                 .beta("one")
                 .beta("two")
                 .workspace("wrkspc_1")
