@@ -31,7 +31,7 @@ pub use error_table::{Asked, CodeRow, ErrorTable, StatusRow, hollow};
 pub use hints::{HintNames, NO_HINTS, OPENAI_HINTS, RetryHints, retry_hints};
 pub use lines::{Line, LineSplitter, lines, lines_within};
 pub use redact::{error_text, redact, redact_with};
-pub use row::{Unanswered, answered, row_outcome, unreadable};
+pub use row::{Unanswered, answered, direct_answer, row_outcome, unreadable};
 pub use secret::Secret;
 pub use submission::{account, submitted};
 pub use vendor_error::VendorError;

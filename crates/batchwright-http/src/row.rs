@@ -1,7 +1,8 @@
 //! What answers become: as direct calls an error or a response, as lines of a batch's results an outcome.
 
-use crate::hollow;
+use crate::{RetryHints, hollow};
 use batchwright_core::{Ending, Error, ErrorKind, Lane, Outcome, Response, Result, Usage};
+use serde_json::value::RawValue;
 use std::sync::Arc;
 
 /// Why a successful answer's body holds no answer.
@@ -49,6 +50,29 @@ impl Unanswered {
     }
 }
 
+/// The answer of a direct call that succeeded: what `read` finds in its body's JSON, empty where it is none, and what
+/// its headers and its bytes say beside.
+///
+/// # Errors
+/// Why there is no answer, with status and headers.
+pub fn direct_answer(
+    body: &[u8],
+    status: u16,
+    hints: RetryHints,
+    read: impl FnOnce(&str) -> Result<Response, Unanswered>,
+) -> Result<Response> {
+    let raw = serde_json::from_slice::<Box<RawValue>>(body).ok();
+    match read(raw.as_deref().map_or("", RawValue::get)) {
+        Ok(mut response) => {
+            response.request_id = hints.request_id.or(response.request_id);
+            response.rate_limit = hints.rate_limit;
+            response.raw = raw;
+            Ok(response)
+        }
+        Err(unanswered) => Err(hints.apply(unanswered.into_error().with_status(status))),
+    }
+}
+
 /// The error of a result line that cannot be read; it may have been paid.
 pub fn unreadable(what: &str) -> Error {
     Error::new(ErrorKind::ProviderFault, format!("read the result: {what}"))
@@ -87,6 +111,30 @@ pub fn row_outcome(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn f_053_an_answer_has_what_headers_and_bytes_say_and_its_error_too() {
+        let hints = || RetryHints {
+            request_id: Some("req_1".to_owned()),
+            ..RetryHints::default()
+        };
+        let answer = direct_answer(br#"{"a":1}"#, 200, hints(), |body| {
+            assert_eq!(body, r#"{"a":1}"#);
+            Ok(Response::default())
+        })
+        .unwrap();
+        assert_eq!(answer.request_id.as_deref(), Some("req_1"));
+        assert_eq!(answer.raw.unwrap().get(), r#"{"a":1}"#);
+        let error = direct_answer(b"<html>", 200, hints(), |body| {
+            assert_eq!(body, "");
+            Err(Unanswered::hollow("read the answer: it is none"))
+        })
+        .unwrap_err();
+        assert_eq!(
+            (error.status(), error.request_id()),
+            (Some(200), Some("req_1"))
+        );
+    }
 
     #[test]
     fn f_050_f_051_a_failed_row_and_an_unreadable_one_end_apart_and_name_whose_they_are() {
