@@ -8,7 +8,8 @@ use crate::{
     row::Row,
 };
 use batchwright_core::{
-    BatchLimits, Error, ErrorKind, Payload, Request, ResponseFormat, Result, WireId, WirePrefix,
+    BatchLimits, Chat, Error, ErrorKind, Message, Payload, Request, ResponseFormat, Result,
+    Sampling, WireId, WirePrefix,
 };
 use batchwright_ledger::RowSet;
 use ring::digest::{SHA256, digest};
@@ -157,19 +158,21 @@ impl<'a> Preflight<'a> {
         let mut ids = builder
             .takes_ids(source.header())
             .then(|| IdCheck::new(scratch));
+        let unusable = self.unusable_setting()?;
         let mut checker = Checker {
             rules: self.rules,
             limits: self.limits(),
             provider: self.provider,
             schemas: Schemas::default(),
             line: Vec::new(),
+            told: unusable,
         };
         let mut batches = checker
             .limits
             .map(|limits| Batches::new(limits, self.chunk_rows));
         let mut report = PreflightReport {
             input: self.spec.input.display().to_string(),
-            settings: self.setting_faults(),
+            settings: self.setting_faults(checker.told.as_deref()),
             has_rules: self.rules.is_some(),
             ..PreflightReport::default()
         };
@@ -242,11 +245,62 @@ impl<'a> Preflight<'a> {
     }
 
     /// What would be wrong with every row is told once.
-    fn setting_faults(&self) -> Vec<String> {
-        let rules = self.rules.and_then(|rules| rules.schema.as_ref());
-        match (&self.spec.schema, rules) {
-            (Some(schema), Some(rules)) => rules.faults(schema),
-            _ => Vec::new(),
+    fn setting_faults(&self, unusable: Option<&str>) -> Vec<String> {
+        let mut faults = Vec::new();
+        if let Some(rules) = self.rules {
+            if let (Some(schema), Some(rules)) = (&self.spec.schema, &rules.schema) {
+                faults.extend(rules.faults(schema));
+            }
+            let sampling = &self.spec.sampling;
+            let ranges = rules.ranges.iter();
+            let ranges = ranges.chain(self.limits().map_or(&[][..], |_| rules.batch_ranges));
+            for range in ranges {
+                let value = set(sampling, range.name);
+                faults.extend(value.and_then(|value| range.fault(&value)));
+            }
+            for (name, most) in rules.lists {
+                if matches!(last(name), "stop" | "stopSequences" | "stop_sequences") {
+                    faults.extend(too_many(name, sampling.stop().len(), *most));
+                }
+            }
+            let model = self.spec.model.as_deref().unwrap_or_default();
+            if let Some(bound) = rules.output_bounds.first()
+                && let Some(given) = sampling.max_output_tokens().map(u64::from)
+            {
+                faults.extend(too_long(rules, model, bound, given));
+            }
+        }
+        if faults.is_empty() {
+            faults.extend(unusable.map(str::to_owned));
+        }
+        faults
+    }
+
+    /// Why no request of the prompt can be a line of a batch, where that lies with the settings. Direct calls are
+    /// only written when they are made.
+    fn unusable_setting(&self) -> Result<Option<String>> {
+        let LaneProvider::Batch(provider) = self.provider else {
+            return Ok(None);
+        };
+        if self.spec.prompt.is_none() {
+            return Ok(None);
+        }
+        let mut chat = Chat::new([Message::user("a")]);
+        if let Some(schema) = &self.spec.schema {
+            chat = chat.with_response_format(ResponseFormat::JsonSchema {
+                name: "a".to_owned(),
+                schema: schema.clone(),
+                strict: true,
+            });
+        }
+        let model = self.spec.model.clone().unwrap_or_default();
+        let request = Request::new("a", model, Payload::Chat(chat))
+            .with_sampling(self.spec.sampling.clone())
+            .with_extra(self.spec.extra.clone());
+        let id = WireId::new(WirePrefix::of("check", 1, 1), 0).to_string();
+        match provider.encode(&request, &id, &mut Vec::new()) {
+            Ok(()) => Ok(None),
+            Err(error) => fault_of(error, "request", 0).map(|(_, what)| Some(what)),
         }
     }
 
@@ -348,7 +402,7 @@ impl PreflightReport {
     pub(crate) fn to_error(&self) -> Error {
         if !self.settings.is_empty() {
             let message = format!(
-                "use the schema, to which the provider cannot hold a model; nothing was sent:\n  {}",
+                "use these settings, which the provider does not take; nothing was sent:\n  {}",
                 self.settings.join("\n  ")
             );
             return Error::new(ErrorKind::ConfigInvalid, message);
@@ -382,7 +436,7 @@ impl PreflightReport {
         } else {
             ""
         };
-        let most = request.sampling.max_output_tokens().map(u64::from);
+        let most = longest_answer(request);
         let load = match self.models.get_mut(key) {
             Some(load) => load,
             None => self.models.entry(key.to_owned()).or_insert(ModelLoad {
@@ -499,6 +553,8 @@ struct Checker<'a> {
     schemas: Schemas,
     /// The request as a line of a batch.
     line: Vec<u8>,
+    /// What is wrong with the settings, in the provider's words: said once, not of every row.
+    told: Option<String>,
 }
 
 impl Checker<'_> {
@@ -515,8 +571,13 @@ impl Checker<'_> {
         };
         self.check_parameters(request, &body, faults);
         self.check_schemas(request, &body, faults);
-        let LaneProvider::Batch(provider) = self.provider else {
-            return Ok(None);
+        let provider = match self.provider {
+            LaneProvider::Batch(provider) => provider,
+            LaneProvider::Realtime(provider) => {
+                let endpoints = &provider.capability().realtime_endpoints;
+                check_direct(request, &body, endpoints, faults);
+                return Ok(None);
+            }
         };
         let endpoint = match provider.endpoint(request) {
             Ok(endpoint) => endpoint,
@@ -530,11 +591,7 @@ impl Checker<'_> {
                 faults.push(fault_of(error, "endpoint", 0)?);
             }
             for name in limits.unsupported {
-                let asks = |json: &str| !matches!(json.trim(), "false" | "null");
-                let extra = request.extra.get(*name);
-                if body.get(name).is_some_and(asks)
-                    || extra.is_some_and(|value| asks(&value.to_string()))
-                {
+                if asks_for(request, &body, name) {
                     let what = format!("{name} cannot be asked for in a batch; leave it out");
                     faults.push(("parameter", what));
                 }
@@ -554,7 +611,10 @@ impl Checker<'_> {
             // What was told already need not be told in the provider's words too.
             Err(_) if !faults.is_empty() => return Ok(None),
             Err(error) => {
-                faults.push(fault_of(error, "request", 0)?);
+                let fault = fault_of(error, "request", 0)?;
+                if self.told.as_ref() != Some(&fault.1) {
+                    faults.push(fault);
+                }
                 return Ok(None);
             }
         }
@@ -576,47 +636,57 @@ impl Checker<'_> {
         let Some(rules) = self.rules else {
             return;
         };
-        let sampling = &request.sampling;
-        let ours = |name: &str| match name {
-            "temperature" => sampling.temperature(),
-            "top_p" => sampling.top_p(),
-            "frequency_penalty" => sampling.frequency_penalty(),
-            "presence_penalty" => sampling.presence_penalty(),
-            _ => None,
+        if let Payload::Raw(raw) = &request.payload {
+            let required = rules.required.iter();
+            for (_, names) in required.filter(|(endpoint, _)| *endpoint == raw.endpoint) {
+                for name in *names {
+                    if body.get(name).is_none_or(|json| json.trim() == "null") {
+                        faults.push((
+                            "parameter",
+                            format!("{name} is missing; write it into the body"),
+                        ));
+                    }
+                }
+            }
+        }
+        for (name, why) in rules.refused {
+            if asks_for(request, body, name) {
+                faults.push(("parameter", format!("{name} must be left out: {why}")));
+            }
+        }
+        let batch_ranges = match self.provider {
+            LaneProvider::Batch(_) => rules.batch_ranges,
+            LaneProvider::Realtime(_) => &[],
         };
-        for range in rules.ranges {
-            let (low, high) = (range.low, range.high);
-            let what = if range.whole {
-                "a whole number"
-            } else {
-                "a number"
-            };
-            let is_good = |value: &Value| {
-                value.is_null()
-                    || value.as_f64().is_some_and(|v| {
-                        (low..=high).contains(&v) && (!range.whole || v.fract() == 0.0)
-                    })
-            };
-            let raw = body
-                .get(range.name)
-                .and_then(|json| serde_json::from_str(json).ok());
-            let value = raw
-                .or_else(|| request.extra.get(range.name).cloned())
-                .or_else(|| ours(range.name).map(Value::from));
-            if value.is_some_and(|value| !is_good(&value)) {
-                let what = format!("{} must be {what} from {low} to {high}", range.name);
+        // One that is narrower on this lane takes the place of the general one.
+        let ranges = rules.ranges.iter().filter(|range| {
+            let mut narrower = batch_ranges.iter();
+            !narrower.any(|other| other.name == range.name)
+        });
+        for range in ranges.chain(batch_ranges) {
+            let value = given(request, body, range.name);
+            if let Some(what) = value.and_then(|value| range.fault(&value)) {
                 faults.push(("range", what));
             }
         }
         for (name, most) in rules.lists {
-            let given = body
-                .get(name)
-                .and_then(|json| serde_json::from_str::<Vec<de::IgnoredAny>>(json).ok())
-                .map(|list| list.len())
-                .or_else(|| Some(request.extra.get(*name)?.as_array()?.len()))
-                .or_else(|| (*name == "stop").then(|| sampling.stop().len()));
-            if let Some(given) = given.filter(|given| given > most) {
-                let what = format!("{name} has {given} entries, and at most {most} are taken");
+            let entries = match name.contains('.') {
+                true => given(request, body, name).and_then(|list| Some(list.as_array()?.len())),
+                // The lists at the top may be the whole conversation, and are only counted.
+                false => body
+                    .get(name)
+                    .and_then(|json| serde_json::from_str::<Vec<de::IgnoredAny>>(json).ok())
+                    .map(|list| list.len())
+                    .or_else(|| Some(request.extra.get(*name)?.as_array()?.len())),
+            };
+            if let Some(what) = entries.and_then(|entries| too_many(name, entries, *most)) {
+                faults.push(("range", what));
+            }
+        }
+        for name in rules.output_bounds {
+            let bound = given(request, body, name).and_then(|bound| bound.as_u64());
+            if let Some(what) = bound.and_then(|bound| too_long(rules, &request.model, name, bound))
+            {
                 faults.push(("range", what));
             }
         }
@@ -738,6 +808,100 @@ impl<'de> Deserialize<'de> for Body<'de> {
     }
 }
 
+/// What a direct call cannot be, which the provider itself finds only when it is made.
+fn check_direct(request: &Request, body: &Body<'_>, endpoints: &[String], faults: &mut Vec<Fault>) {
+    let Payload::Raw(raw) = &request.payload else {
+        return;
+    };
+    // Services of OpenAI's protocol are asked whatever a row names; the others have their own paths alone.
+    let is_open = endpoints.iter().any(|known| known == CHAT);
+    if !is_open && !endpoints.contains(&raw.endpoint) {
+        let what = format!(
+            "no direct call can be for the endpoint {:?}, only for {}",
+            raw.endpoint,
+            endpoints.join(", ")
+        );
+        faults.push(("endpoint", what));
+    }
+    for name in ["stream", "background"] {
+        if asks_for(request, body, name) {
+            let what = format!("{name} would change how the answer comes; leave it out");
+            faults.push(("parameter", what));
+        }
+    }
+}
+
+/// Where the answers of OpenAI's protocol come from.
+const CHAT: &str = "/v1/chat/completions";
+
+/// Whether a parameter at the top is asked for: it is there, and neither `false` nor `null`.
+fn asks_for(request: &Request, body: &Body<'_>, name: &str) -> bool {
+    let asks = |json: &str| !matches!(json.trim(), "false" | "null");
+    let extra = request.extra.get(name);
+    body.get(name).is_some_and(asks) || extra.is_some_and(|value| asks(&value.to_string()))
+}
+
+/// A parameter of a row's own body or of the extra fields. What no number can hold, such as `1e400`, is `false`, which
+/// no rule takes.
+fn given(request: &Request, body: &Body<'_>, name: &str) -> Option<Value> {
+    let mut path = name.split('.');
+    let first = path.next()?;
+    let top = match body.get(first) {
+        Some(json) => serde_json::from_str(json).unwrap_or(Value::Bool(false)),
+        None => request.extra.get(first)?.clone(),
+    };
+    path.try_fold(top, |mut value, key| value.get_mut(key).map(Value::take))
+}
+
+/// A parameter of the job's settings, which every vendor spells alike but for its case.
+fn set(sampling: &Sampling, name: &str) -> Option<Value> {
+    match last(name) {
+        "temperature" => sampling.temperature().map(Value::from),
+        "top_p" | "topP" => sampling.top_p().map(Value::from),
+        "top_k" | "topK" => sampling.top_k().map(Value::from),
+        "frequency_penalty" | "frequencyPenalty" => sampling.frequency_penalty().map(Value::from),
+        "presence_penalty" | "presencePenalty" => sampling.presence_penalty().map(Value::from),
+        "seed" => sampling.seed().map(Value::from),
+        _ => None,
+    }
+}
+
+/// The last key of a name with dots.
+fn last(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+fn too_many(name: &str, entries: usize, most: usize) -> Option<String> {
+    (entries > most).then(|| format!("{name} has {entries} entries, and at most {most} are taken"))
+}
+
+fn too_long(rules: &VendorRules, model: &str, name: &str, bound: u64) -> Option<String> {
+    let most = rules.output(model)?;
+    (bound > most).then(|| format!("{name} may be at most {most} for this model"))
+}
+
+/// The most tokens the answer may have, where the settings or the row say so.
+fn longest_answer(request: &Request) -> Option<u64> {
+    let Payload::Raw(raw) = &request.payload else {
+        return request.sampling.max_output_tokens().map(u64::from);
+    };
+    let body: Body<'_> = serde_json::from_str(raw.body.get()).unwrap_or_default();
+    let count = |name: &str| given(request, &body, name)?.as_u64();
+    let bound = OUTPUT_BOUNDS.iter().find_map(|name| count(name))?;
+    // Every answer to the row may be that long.
+    let answers = ANSWERS.iter().find_map(|name| count(name)).unwrap_or(1);
+    Some(bound.saturating_mul(answers.max(1)))
+}
+
+/// How vendors spell the most tokens of an answer, and how many answers are asked for.
+const OUTPUT_BOUNDS: [&str; 4] = [
+    "max_completion_tokens",
+    "max_tokens",
+    "max_output_tokens",
+    "generationConfig.maxOutputTokens",
+];
+const ANSWERS: [&str; 2] = ["n", "generationConfig.candidateCount"];
+
 /// Whether there is something in it that is no text.
 fn has_media(request: &Request) -> bool {
     match &request.payload {
@@ -750,6 +914,10 @@ fn has_media(request: &Request) -> bool {
                 "\"base64\"",
                 "\"file_id\"",
                 "\"file_data\"",
+                "\"media_type\"",
+                "\"inlineData\"",
+                "\"inline_data\"",
+                "\"fileData\"",
             ]
             .iter()
             .any(|mark| body.contains(mark))
@@ -818,7 +986,7 @@ impl PreflightReport {
         if let Some(load) = self.models.get_mut(key) {
             load.rows = load.rows.saturating_sub(1);
             load.tokens = load.tokens.saturating_sub(request.estimated_input_tokens());
-            let most = request.sampling.max_output_tokens().map(u64::from);
+            let most = longest_answer(&request);
             load.max_output_tokens = load
                 .max_output_tokens
                 .zip(most)
