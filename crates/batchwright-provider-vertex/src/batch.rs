@@ -5,7 +5,7 @@
 use crate::client::Client;
 use crate::config::{Side, VertexConfig};
 use crate::convert::{Purpose, check_line, read_answer, write_body};
-use crate::error::ERRORS;
+use crate::error::{ERRORS, QUEUE_FULL, account_fault};
 use crate::storage::{
     self, Address,
     table::{self, Loaded, TableName},
@@ -394,9 +394,8 @@ pub(crate) async fn status(
         }
         None => {}
     }
-    // A failed job that left results ran, and what it answered is paid for (F-076).
     if snapshot.status == BatchStatus::Failed && !snapshot.files.is_empty() {
-        snapshot.status = BatchStatus::Completed;
+        count_as_run(&mut snapshot);
     }
     Ok(snapshot)
 }
@@ -482,6 +481,13 @@ enum Results {
     Table(String),
 }
 
+/// A failed job that answered rows ran: what it answered is paid for and collected, and not bought again because room
+/// ran out in its middle (F-076).
+fn count_as_run(snapshot: &mut BatchSnapshot) {
+    snapshot.status = BatchStatus::Completed;
+    snapshot.queue_full = false;
+}
+
 fn snapshot(handle: &BatchHandle, job: &Job<'_>) -> Result<(BatchSnapshot, Option<Results>)> {
     let word = job
         .state
@@ -501,7 +507,7 @@ fn snapshot(handle: &BatchHandle, job: &Job<'_>) -> Result<(BatchSnapshot, Optio
     if let Some(error) = lenient::<JobError>(job.error)
         && snapshot.status == BatchStatus::Failed
     {
-        snapshot.queue_full = error.code == Some(8);
+        snapshot.queue_full = error.code == Some(QUEUE_FULL);
         snapshot.account_fault = error.code.and_then(account_fault);
         snapshot.faults.push(InputFault::new(
             error.code.map(|code| code.to_string()),
@@ -524,6 +530,10 @@ fn snapshot(handle: &BatchHandle, job: &Job<'_>) -> Result<(BatchSnapshot, Optio
     let finished = snapshot
         .counts
         .is_some_and(|counts| counts.completed + counts.failed > 0);
+    let answered = snapshot.counts.is_some_and(|counts| counts.completed > 0);
+    if snapshot.status == BatchStatus::Failed && answered {
+        count_as_run(&mut snapshot);
+    }
     snapshot.results_pending =
         results.is_none() && finished && snapshot.status != BatchStatus::Failed;
     Ok((snapshot, results))
@@ -570,8 +580,7 @@ fn batch_status(word: &str) -> BatchStatus {
         .or_else(|| upper.strip_prefix("BATCH_STATE_"))
         .unwrap_or(&upper);
     match plain {
-        "QUEUED" | "PENDING" => BatchStatus::Validating,
-        "RUNNING" | "PAUSED" | "UPDATING" => BatchStatus::InProgress,
+        "QUEUED" | "PENDING" | "RUNNING" | "PAUSED" | "UPDATING" => BatchStatus::InProgress,
         // Some rows failed as a whole; who is missing is told by the rows.
         "SUCCEEDED" | "PARTIALLY_SUCCEEDED" => BatchStatus::Completed,
         "FAILED" => BatchStatus::Failed,
@@ -579,18 +588,6 @@ fn batch_status(word: &str) -> BatchStatus {
         "CANCELLING" => BatchStatus::Cancelling,
         "CANCELLED" => BatchStatus::Cancelled,
         _ => BatchStatus::Unknown(word.to_owned()),
-    }
-}
-
-/// The kind of a failed job's gRPC code where it says that every other job would fail alike.
-fn account_fault(code: u64) -> Option<ErrorKind> {
-    match code {
-        // The service agent may not read or write the bucket.
-        7 => Some(ErrorKind::PermissionDenied),
-        // The bucket is not there, or is elsewhere.
-        9 => Some(ErrorKind::ConfigInvalid),
-        16 => Some(ErrorKind::Unauthenticated),
-        _ => None,
     }
 }
 

@@ -4,8 +4,8 @@
 //! <https://cloud.google.com/storage/docs/json_api/v1/status-codes>, read 2026-11-22.
 
 use ErrorKind::{
-    Conflict, InvalidRequest, Overloaded, PermissionDenied, ProviderFault, QuotaExceeded,
-    RateLimited, Timeout, Unauthenticated,
+    ConfigInvalid, Conflict, InvalidRequest, Overloaded, PermissionDenied, ProviderFault,
+    QuotaExceeded, RateLimited, Timeout, Unauthenticated, Unsupported,
 };
 use RetryClass::{Ambiguous, JobStop, Rejected, RowFatal};
 use batchwright_core::{ErrorKind, RetryClass};
@@ -27,13 +27,31 @@ const CODES: &[CodeRow] = &[
     ("RESOURCE_EXHAUSTED", RateLimited, Rejected),
     ("ABORTED", Conflict, Rejected),
     ("UNAVAILABLE", Overloaded, Rejected),
-    // Google's own clock ran out, or the client went away; the work may have gone on.
-    ("CANCELLED", Timeout, Ambiguous),
+    // Somebody in between hung up; the work may have been done.
+    ("CANCELLED", ProviderFault, Ambiguous),
+    // Google's own clock ran out; the work may have gone on.
     ("DEADLINE_EXCEEDED", Timeout, Ambiguous),
     ("INTERNAL", ProviderFault, Ambiguous),
     ("UNKNOWN", ProviderFault, Ambiguous),
     ("DATA_LOSS", ProviderFault, Ambiguous),
+    // Nobody is served by a method that is not there.
+    ("UNIMPLEMENTED", Unsupported, JobStop),
 ];
+
+/// A full queue as a failed batch's gRPC code (F-010).
+pub(crate) const QUEUE_FULL: u64 = 8;
+
+/// What kind of fault of the account a failed batch's gRPC code tells, if so (F-027).
+pub(crate) fn account_fault(code: u64) -> Option<ErrorKind> {
+    match code {
+        // The service agent may not read or write the bucket.
+        7 => Some(PermissionDenied),
+        // The bucket is not there, or is elsewhere.
+        9 => Some(ConfigInvalid),
+        16 => Some(Unauthenticated),
+        _ => None,
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -88,7 +106,8 @@ mod tests {
                 RateLimited,
                 Rejected,
             ),
-            (Asked::Inference, 499, "CANCELLED", Timeout, Ambiguous),
+            (Asked::Inference, 499, "CANCELLED", ProviderFault, Ambiguous),
+            (Asked::Inference, 501, "UNIMPLEMENTED", Unsupported, JobStop),
             (Asked::Inference, 500, "INTERNAL", ProviderFault, Ambiguous),
             (Asked::Inference, 500, "UNKNOWN", ProviderFault, Ambiguous),
             (Asked::Inference, 503, "UNAVAILABLE", Overloaded, Rejected),

@@ -4,8 +4,7 @@ use crate::client::Client;
 use crate::convert::{self, Purpose};
 use crate::error::ERRORS;
 use batchwright_core::{CallOptions, Request, Response, Result};
-use batchwright_http::{Asked, Reply, Secret, wire::size_hint};
-use serde_json::value::RawValue;
+use batchwright_http::{Asked, Reply, Secret, direct_answer, wire::size_hint};
 
 /// One attempt at an answer.
 pub(crate) async fn answer(
@@ -23,16 +22,11 @@ pub(crate) async fn answer(
 }
 
 fn read_reply(reply: &Reply, secrets: &[Secret]) -> Result<Response> {
-    let hints = reply.hints_by(ERRORS.hints());
-    let raw = serde_json::from_slice::<Box<RawValue>>(&reply.body).ok();
     let secrets: Vec<&Secret> = secrets.iter().collect();
-    match convert::read_answer(raw.as_deref().map_or("", RawValue::get), &secrets) {
-        Ok(mut response) => {
-            response.request_id = hints.request_id;
-            response.rate_limit = hints.rate_limit;
-            response.raw = raw;
-            Ok(response)
-        }
-        Err(unanswered) => Err(hints.apply(unanswered.into_error().with_status(reply.status))),
-    }
+    direct_answer(
+        &reply.body,
+        reply.status,
+        reply.hints_by(ERRORS.hints()),
+        |body| convert::read_answer(body, &secrets),
+    )
 }

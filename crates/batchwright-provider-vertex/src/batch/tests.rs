@@ -146,8 +146,8 @@ fn f_102_f_104_lines_without_an_id_name_nobody_and_broken_ones_their_own_row() {
 #[test]
 fn f_056_f_085_every_state_has_its_status() {
     for (word, status) in [
-        ("JOB_STATE_QUEUED", BatchStatus::Validating),
-        ("JOB_STATE_PENDING", BatchStatus::Validating),
+        ("JOB_STATE_QUEUED", BatchStatus::InProgress),
+        ("JOB_STATE_PENDING", BatchStatus::InProgress),
         ("JOB_STATE_RUNNING", BatchStatus::InProgress),
         ("JOB_STATE_PAUSED", BatchStatus::InProgress),
         ("JOB_STATE_UPDATING", BatchStatus::InProgress),
@@ -234,7 +234,17 @@ fn f_081_f_084_counts_come_late_and_results_may_too() {
             .0
             .awaits_files()
     );
-    assert!(!seen(&stats(some, "JOB_STATE_FAILED")).0.awaits_files());
+    assert!(
+        !seen(&stats(json!({"failedCount": "2"}), "JOB_STATE_FAILED"))
+            .0
+            .awaits_files()
+    );
+    // F-076: it answered rows, which are paid, before room ran out.
+    let mut ran = stats(some, "JOB_STATE_FAILED");
+    ran["error"] = json!({"code": 8, "message": "why"});
+    let (ran, _) = seen(&ran);
+    assert!(ran.awaits_files() && !ran.queue_full);
+    assert_eq!(ran.status, BatchStatus::Completed);
 }
 
 #[test]
