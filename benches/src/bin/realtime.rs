@@ -46,7 +46,7 @@ const EXTRA_CONNECTIONS: u64 = 4;
 /// With every outcome durable before it counts, which a bare program does not offer, at least this share of the
 /// calls is left although they take no time.
 const DURABLE_LIMIT: &str = "realtime-durable";
-const DURABLE_SHARE: f64 = 0.5;
+const DURABLE_SHARE: f64 = 0.4;
 
 /// 20,000 direct calls at no latency: ours beside bare reqwest.
 #[derive(Parser)]

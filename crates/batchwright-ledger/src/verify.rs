@@ -178,7 +178,12 @@ fn name_rows(what: &str, rows: impl Iterator<Item = u64>) -> Option<String> {
     } else {
         ""
     };
-    (count > 0).then(|| format!("{count} rows {what}: {}{more} (counted from 1)", first.join(", ")))
+    (count > 0).then(|| {
+        format!(
+            "{count} rows {what}: {}{more} (counted from 1)",
+            first.join(", ")
+        )
+    })
 }
 
 fn check_raw_file(
