@@ -120,8 +120,12 @@ pub(crate) async fn results(
         let page: ObjectPage = client.object(&reply)?;
         names.extend(page.items.into_iter().filter_map(|object| object.name));
         let next = page.next_page_token.filter(|token| !token.is_empty());
-        if next.is_none() || next == after {
+        if next.is_none() {
             return Ok(sorted(folder.bucket, &prefix, names));
+        }
+        if next == after {
+            // A shard on a later page would be lost.
+            return Err(hollow("list the results: the folder's pages do not go on"));
         }
         after = next;
     }
@@ -156,13 +160,16 @@ fn label(name: &str) -> Option<String> {
     if !rest.contains("jsonl") || rest.contains('/') || rest.ends_with(".metadata") {
         return None;
     }
-    let shard: Vec<&str> = rest
+    // How many shards there are is no part of which one it is.
+    let shard = rest.rsplit_once("-of-").map_or(rest, |(shard, _)| shard);
+    let shard: Vec<&str> = shard
         .split(|c: char| !c.is_ascii_digit())
         .filter(|digits| !digits.is_empty())
         .collect();
-    Some(match shard.first() {
-        Some(shard) => format!("output-{shard}"),
-        None => "output".to_owned(),
+    Some(match shard.as_slice() {
+        [] => "output".to_owned(),
+        // All of it, since two files under one label would be one.
+        numbers => format!("output-{}", numbers.join("-")),
     })
 }
 
@@ -177,6 +184,9 @@ pub(crate) async fn download(client: &Client, at: Address<'_>, offset: u64) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Credentials, VertexConfig};
+    use serde_json::json;
+    use wiremock::{Mock, MockServer, ResponseTemplate, matchers};
 
     #[test]
     fn regions_are_compared_as_far_as_anything_is_known() {
@@ -230,6 +240,27 @@ mod tests {
         );
         assert!(list(&shards[..1]).1, "one is missing");
         assert_eq!(list(&["predictions_0001.jsonl"]).0, ["output-0001"]);
+        let both = [
+            "predictions_0001.jsonl-00000-of-00002",
+            "predictions_0001.jsonl-00001-of-00002",
+        ];
+        assert_eq!(list(&both).0, ["output-0001-00000", "output-0001-00001"]);
+    }
+
+    /// A list that shows the same page again would lose the shards behind it.
+    #[tokio::test]
+    async fn f_103_a_folder_whose_pages_do_not_go_on_is_not_taken_for_whole() {
+        let server = MockServer::start().await;
+        let page = json!({"items": [{"name": "out/predictions.jsonl"}], "nextPageToken": "again"});
+        Mock::given(matchers::any())
+            .respond_with(ResponseTemplate::new(200).set_body_json(page))
+            .mount(&server)
+            .await;
+        let mut config = VertexConfig::new("p", "us-central1", Credentials::token("t"));
+        config.storage_url = server.uri();
+        let client = Client::new(&config).unwrap();
+        let folder = Address::read("gs://b/out").unwrap();
+        assert!(results(&client, folder).await.unwrap_err().is_ambiguous());
     }
 
     #[test]

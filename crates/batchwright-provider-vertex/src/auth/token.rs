@@ -249,8 +249,10 @@ impl Source {
             )
             .limits(Limits::poll().within(METADATA_WAIT));
         let reply = self.http.send(call).await?;
-        // Whatever else answers at that name is not asked again (F-197).
-        if reply.header("metadata-flavor") != Some("Google") {
+        // Whatever else answers at that name is not asked again (F-197). A fault may come from what stands before the
+        // metadata server, and passes.
+        let fault = reply.status == 429 || reply.status >= 500;
+        if !fault && reply.header("metadata-flavor") != Some("Google") {
             return Err(Error::new(
                 ErrorKind::ConfigInvalid,
                 "ask the metadata server for an access token: what answers is none; set GOOGLE_APPLICATION_CREDENTIALS \
@@ -481,6 +483,14 @@ mod tests {
             "/computeMetadata/v1/instance/service-accounts/default/token"
         );
         assert_eq!(asked.headers["metadata-flavor"], "Google");
+        for status in [429, 502, 503] {
+            let busy =
+                server(ResponseTemplate::new(status).set_body_string("<html>bad</html>")).await;
+            let host = busy.address().to_string();
+            let error = self::tokens(Credentials::Metadata { host }).get().await;
+            let class = error.err().unwrap().class();
+            assert_eq!(class, RetryClass::NotSent, "{status}");
+        }
         let other = server(granted(600)).await;
         let host = other.address().to_string();
         let error = self::tokens(Credentials::Metadata { host })

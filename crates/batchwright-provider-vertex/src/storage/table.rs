@@ -246,7 +246,13 @@ impl Reading {
             push_line(self.order.map(cell), &mut lines);
         }
         let next = page.page_token.filter(|token| !token.is_empty());
-        self.done = next.is_none() || next == self.after;
+        if next.is_some() && next == self.after {
+            // The rest of the rows would be lost.
+            return Err(hollow(
+                "download the results: the table's pages do not go on",
+            ));
+        }
+        self.done = next.is_none();
         self.after = next;
         Ok(Some((lines.into(), self)))
     }
@@ -293,6 +299,7 @@ mod tests {
     use crate::auth::Credentials;
     use crate::{Vertex, VertexConfig};
     use batchwright_http::HeaderMap;
+    use wiremock::{Mock, MockServer, ResponseTemplate, matchers};
 
     #[test]
     fn f_198_addresses_are_read_or_refused() {
@@ -325,6 +332,24 @@ mod tests {
             "{\"custom_id\":\"a\\\"b\",\"status\":\"\",\"response\":{\"x\": 1}}\n\
              {\"custom_id\":\"b\",\"status\":\"Bad\"}\n{\"custom_id\":\"\",\"status\":\"\"}\n"
         );
+    }
+
+    #[tokio::test]
+    async fn f_106_a_table_whose_pages_do_not_go_on_is_not_taken_for_whole() {
+        let server = MockServer::start().await;
+        let fields = COLUMNS.map(|name| json!({"name": name}));
+        let body = json!({"schema": {"fields": fields}, "pageToken": "again",
+            "rows": [{"f": [{"v": "a"}, {"v": ""}, {"v": "{}"}]}]});
+        Mock::given(matchers::any())
+            .respond_with(ResponseTemplate::new(200).set_body_json(body))
+            .mount(&server)
+            .await;
+        let mut config = VertexConfig::new("p", "us-central1", Credentials::token("t"));
+        config.bigquery_url = server.uri();
+        let client = Arc::new(Client::new(&config).unwrap());
+        let table = TableName::read("bq://p.d.t").unwrap();
+        let pieces: Vec<_> = download(client, table, 0).await.unwrap().collect().await;
+        assert!(pieces.last().unwrap().is_err());
     }
 
     #[test]
