@@ -3,8 +3,7 @@
 use crate::client::Client;
 use crate::convert::{self, Expect, Form};
 use batchwright_core::{CallOptions, Request, Response, Result};
-use batchwright_http::{Asked, Reply, hollow, wire::size_hint};
-use serde_json::value::RawValue;
+use batchwright_http::{Asked, Reply, direct_answer, hollow, wire::size_hint};
 
 /// One attempt at an answer.
 pub(crate) async fn answer(
@@ -32,15 +31,7 @@ pub(crate) async fn answer(
 
 fn read_reply(client: &Client, reply: &Reply, expect: Expect) -> Result<Response> {
     let hints = reply.hints_by(client.dialect.errors.hints());
-    let raw = serde_json::from_slice::<Box<RawValue>>(&reply.body).ok();
-    let body = raw.as_deref().map_or("", RawValue::get);
-    match convert::read_answer(body, expect, client.dialect, &[&client.key]) {
-        Ok(mut response) => {
-            response.request_id = hints.request_id.or(response.request_id);
-            response.rate_limit = hints.rate_limit;
-            response.raw = raw;
-            Ok(response)
-        }
-        Err(unanswered) => Err(hints.apply(unanswered.into_error().with_status(reply.status))),
-    }
+    direct_answer(&reply.body, reply.status, hints, |body| {
+        convert::read_answer(body, expect, client.dialect, &[&client.key])
+    })
 }
