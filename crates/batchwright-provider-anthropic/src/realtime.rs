@@ -6,9 +6,10 @@ use crate::error::ERRORS;
 use crate::stream::Assembly;
 use crate::wire::TokenCount;
 use batchwright_core::{CallOptions, Payload, Request, Response, Result};
-use batchwright_http::{Asked, RetryHints, StreamReply, hollow, sse::SseParser, wire::size_hint};
+use batchwright_http::{
+    Asked, StreamReply, direct_answer, hollow, sse::SseParser, wire::size_hint,
+};
 use futures::StreamExt;
-use serde_json::value::RawValue;
 
 /// One attempt at an answer.
 pub(crate) async fn answer(
@@ -27,13 +28,14 @@ pub(crate) async fn answer(
     };
     let mut body = Vec::with_capacity(size_hint(request));
     write_body(request, form, purpose, &mut body)?;
+    let read = |body: &str| read_answer(body, &client.key);
     if !streams {
         let reply = client.infer(body, call.timeout).await?;
         if !reply.is_success() {
             return Err(client.refused(Asked::Inference, &reply));
         }
         let hints = reply.hints_by(ERRORS.hints());
-        return read_body(client, &reply.body, hints, reply.status);
+        return direct_answer(&reply.body, reply.status, hints, read);
     }
     let reply = client.infer_streamed(body, call.timeout).await?;
     if !reply.is_success() {
@@ -42,22 +44,8 @@ pub(crate) async fn answer(
     let hints = ERRORS.hints().read(&reply.headers);
     let status = reply.status;
     match assemble(client, reply).await {
-        Ok(message) => read_body(client, &message, hints, status),
+        Ok(message) => direct_answer(&message, status, hints, read),
         Err(error) => Err(hints.apply(error.with_status(status))),
-    }
-}
-
-fn read_body(client: &Client, body: &[u8], hints: RetryHints, status: u16) -> Result<Response> {
-    let raw = serde_json::from_slice::<Box<RawValue>>(body).ok();
-    let text = raw.as_deref().map_or("", RawValue::get);
-    match read_answer(text, &client.key) {
-        Ok(mut response) => {
-            response.request_id = hints.request_id;
-            response.rate_limit = hints.rate_limit;
-            response.raw = raw;
-            Ok(response)
-        }
-        Err(unanswered) => Err(hints.apply(unanswered.into_error().with_status(status))),
     }
 }
 
