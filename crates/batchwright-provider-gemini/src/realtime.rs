@@ -6,9 +6,10 @@ pub use cache::{CachePage, CachedContent, NewCache};
 
 use crate::client::Client;
 use crate::convert::{self, Expect, Purpose, Reader};
+use crate::error::ERRORS;
 use crate::wire::CountedTokens;
 use batchwright_core::{CallOptions, Payload, Request, Response, Result};
-use batchwright_http::{Asked, Reply, hollow, sse, wire::size_hint};
+use batchwright_http::{Asked, Reply, direct_answer, hollow, sse, wire::size_hint};
 use futures::StreamExt;
 use serde_json::value::RawValue;
 use std::pin::pin;
@@ -48,15 +49,12 @@ pub(crate) async fn answer(
 }
 
 fn read_reply(client: &Client, reply: &Reply, expect: Expect) -> Result<Response> {
-    let raw = serde_json::from_slice::<Box<RawValue>>(&reply.body).ok();
-    let body = raw.as_deref().map_or("", RawValue::get);
-    match convert::read_answer(body, expect, &[&client.key]) {
-        Ok(mut response) => {
-            response.raw = raw;
-            Ok(response)
-        }
-        Err(unanswered) => Err(unanswered.into_error().with_status(reply.status)),
-    }
+    direct_answer(
+        &reply.body,
+        reply.status,
+        reply.hints_by(ERRORS.hints()),
+        |body| convert::read_answer(body, expect, &[&client.key]),
+    )
 }
 
 /// An answer in pieces. Its raw body is the list of them, which is what the API sends without `alt=sse`.
