@@ -372,7 +372,7 @@ const ANTHROPIC: VendorRules = VendorRules {
     ],
     source: "https://docs.claude.com/en/docs/build-with-claude/structured-outputs, \
              https://docs.claude.com/en/api/messages (and the types of the package anthropic 2.12.0), \
-             2026-11-22; contexts: \
+             2026-11-22; contexts, by a third party: \
              https://github.com/pydantic/genai-prices/blob/47df840a5ab10bbcffb8e5ac01b9899032245d1b/prices/providers/anthropic.yml, \
              2026-08-21",
     ..UNKNOWN
@@ -405,7 +405,8 @@ const GENERATE_PARAMETERS: &[&str] = &[
 const GEMINI: VendorRules = VendorRules {
     provider: "gemini",
     hosts: &["generativelanguage.googleapis.com"],
-    // The reference gives penalties no range.
+    // The reference gives penalties no range. Of topP it says only that it is a probability, and of the shortest
+    // answer nothing: these two are as Vertex AI has them for the same models.
     ranges: &[
         number("generationConfig.temperature", 0.0, 2.0),
         number("generationConfig.topP", 0.0, 1.0),
@@ -424,7 +425,7 @@ const GEMINI: VendorRules = VendorRules {
         ("gemini-3.6-flash", 1_000_000),
         ("gemini-3.7-flash", 1_000_000),
     ],
-    source: "https://ai.google.dev/api/generate-content, 2026-11-22; contexts: \
+    source: "https://ai.google.dev/api/generate-content (a copy of 2025-03-06), 2026-11-22; contexts, by a third party: \
              https://github.com/pydantic/genai-prices/blob/47df840a5ab10bbcffb8e5ac01b9899032245d1b/prices/providers/google.yml, \
              2026-08-21",
     ..UNKNOWN
@@ -456,15 +457,14 @@ const VERTEX: VendorRules = VendorRules {
         ("gemini-2.5-flash", 1_048_576),
         ("gemini-3.6-flash", 1_048_576),
     ],
-    // One more is answered with 400 and the range.
+    // More is answered with 400 and the range, as seen for flash-lite; the others are what the models' pages name.
     outputs: &[
         ("gemini-2.5-flash", 65_535),
         ("gemini-2.5-flash-lite", 65_535),
         ("gemini-3.6-flash", 65_536),
-        ("gemini-3.8-flash", 65_536),
     ],
     source: "https://docs.cloud.google.com/gemini-enterprise-agent-platform/reference/models/inference, \
-             https://docs.cloud.google.com/gemini-enterprise-agent-platform/models/gemini/2-5-flash and 3-6-flash, \
+             https://docs.cloud.google.com/gemini-enterprise-agent-platform/models/gemini/2-5-flash and 3-6-flash (copies of the docs mirror), \
              https://github.com/aaif-goose/goose/issues/11364 (the longest answers), 2026-11-22",
     ..UNKNOWN
 };
@@ -474,6 +474,7 @@ const GROQ: VendorRules = VendorRules {
     hosts: &["api.groq.com"],
     ranges: &[
         number("temperature", 0.0, 2.0),
+        // Documented as a share of all probability, without a range.
         number("top_p", 0.0, 1.0),
         number("frequency_penalty", -2.0, 2.0),
         number("presence_penalty", -2.0, 2.0),
@@ -539,7 +540,7 @@ const GROQ: VendorRules = VendorRules {
         ("openai/gpt-oss-20b", 131_072),
     ],
     source: "https://console.groq.com/docs/api-reference (by the types of the package groq 1.7.0), \
-             https://console.groq.com/docs/structured-outputs, 2026-11-22; contexts: \
+             https://console.groq.com/docs/structured-outputs, 2026-11-22; contexts, by a third party: \
              https://github.com/pydantic/genai-prices/blob/47df840a5ab10bbcffb8e5ac01b9899032245d1b/prices/providers/groq.yml, \
              2026-08-21",
     ..UNKNOWN
@@ -550,6 +551,7 @@ const KLUSTER: VendorRules = VendorRules {
     hosts: &["api.kluster.ai"],
     ranges: &[
         number("temperature", 0.0, 2.0),
+        // Documented as a share of all probability, without a range.
         number("top_p", 0.0, 1.0),
         number("frequency_penalty", -2.0, 2.0),
         number("presence_penalty", -2.0, 2.0),
@@ -585,7 +587,7 @@ const KLUSTER: VendorRules = VendorRules {
         ],
     )],
     source: "https://github.com/kluster-ai/docs/blob/0c680e32f41e258f704b7f5b561e61752b92c4bf/api-reference/chat.md \
-             (the API is withdrawn), 2026-11-22",
+             (an early 2025 state of a service that is probably withdrawn), 2026-11-22",
     ..UNKNOWN
 };
 
