@@ -2,7 +2,7 @@
 
 use batchwright_emulator::Face;
 use batchwright_provider_anthropic::{Anthropic, Auth};
-use batchwright_testkit::{Made, Route, Routes, Subject};
+use batchwright_testkit::{Live, Made, Place, Route, Routes, Subject};
 
 fn main() -> std::process::ExitCode {
     let batches = "/anthropic/v1/messages/batches";
@@ -39,5 +39,19 @@ fn main() -> std::process::ExitCode {
         subject("whole", Auth::ApiKey, 21_333),
         // Every direct call streamed, and the key as the newer clients send it.
         subject("streamed", Auth::Bearer, 0),
+        live(),
     ])
+}
+
+/// A few cases over the vendor itself, where `BATCHWRIGHT_LIVE` and a cap on the cost say so.
+fn live() -> Subject {
+    let account = Live::new(
+        "anthropic",
+        "ANTHROPIC_API_KEY",
+        "https://api.anthropic.com",
+    );
+    Subject::live("live", account, "claude-haiku-4-5", |place: &Place| {
+        let anthropic = Anthropic::builder(&place.key).base_url(&place.base_url);
+        Ok(Made::both(anthropic.build()?))
+    })
 }

@@ -2,7 +2,7 @@
 
 use batchwright_emulator::Face;
 use batchwright_provider_gemini::Gemini;
-use batchwright_testkit::{Made, Route, Routes, Subject};
+use batchwright_testkit::{Live, Made, Place, Route, Routes, Subject};
 
 const BATCH: Route = Route::new("GET", "/gemini/v1beta/batches/*")
     .counted_as("/gemini/{version}/batches/{batch_id}");
@@ -27,7 +27,7 @@ fn subject(name: &'static str, inline_up_to: u64, results: Route) -> Subject {
         status: Some(BATCH),
         results: Some(results),
     };
-    let make = move |place: &batchwright_testkit::Place| {
+    let make = move |place: &Place| {
         let gemini = Gemini::builder(&place.key)
             .base_url(&place.base_url)
             .inline_up_to(inline_up_to);
@@ -49,5 +49,15 @@ fn main() -> std::process::ExitCode {
     ] {
         inline = inline.without(case, "a chunk of this size goes inline");
     }
-    batchwright_testkit::run(vec![subject("by_file", 0, FILE), inline])
+    batchwright_testkit::run(vec![subject("by_file", 0, FILE), inline, live()])
+}
+
+/// A few cases over the vendor itself, where `BATCHWRIGHT_LIVE` and a cap on the cost say so.
+fn live() -> Subject {
+    let base_url = "https://generativelanguage.googleapis.com";
+    let account = Live::new("gemini", "GEMINI_API_KEY", base_url);
+    Subject::live("live", account, "gemini-2.5-flash", |place: &Place| {
+        let gemini = Gemini::builder(&place.key).base_url(&place.base_url);
+        Ok(Made::both(gemini.build()?))
+    })
 }

@@ -1,8 +1,8 @@
 //! Every behaviour all providers must show, over the emulator's face of Groq.
 
 use batchwright_emulator::Face;
-use batchwright_provider_groq::builder;
-use batchwright_testkit::{Made, Route, Routes, Subject};
+use batchwright_provider_groq::{GROQ, builder};
+use batchwright_testkit::{Live, Made, Place, Route, Routes, Subject};
 
 fn main() -> std::process::ExitCode {
     let routes = Routes {
@@ -31,7 +31,17 @@ fn main() -> std::process::ExitCode {
                 "realtime::f_062_a_filtered_answer_is_told",
                 "it has no such finish reason",
             ),
+        live(),
     ])
+}
+
+/// A few cases over the vendor itself, where `BATCHWRIGHT_LIVE` and a cap on the cost say so.
+fn live() -> Subject {
+    let account = Live::new("groq", GROQ.key_var, GROQ.base_url);
+    Subject::live("live", account, "llama-3.1-8b-instant", |place: &Place| {
+        let groq = builder(&place.key).base_url(&place.base_url);
+        Ok(Made::both(groq.build()?))
+    })
 }
 
 /// Why two cases are left out.

@@ -1,8 +1,8 @@
 //! Every behaviour all providers must show, in both ways a conversation can go.
 
 use batchwright_emulator::Face;
-use batchwright_provider_openai::{ChatApi, OpenAi};
-use batchwright_testkit::{Made, Route, Routes, Subject};
+use batchwright_provider_openai::{ChatApi, Dialect, OpenAi};
+use batchwright_testkit::{Live, Made, Place, Route, Routes, Subject};
 
 fn main() -> std::process::ExitCode {
     let subject = |name, api, complete| {
@@ -27,5 +27,16 @@ fn main() -> std::process::ExitCode {
             "/openai/v1/chat/completions",
         ),
         subject("responses", ChatApi::Responses, "/openai/v1/responses"),
+        live(),
     ])
+}
+
+/// A few cases over the vendor itself, where `BATCHWRIGHT_LIVE` and a cap on the cost say so.
+fn live() -> Subject {
+    let dialect = Dialect::OPENAI;
+    let account = Live::new("openai", dialect.key_var, dialect.base_url);
+    Subject::live("live", account, "gpt-4o-mini", |place: &Place| {
+        let openai = OpenAi::builder(&place.key).base_url(&place.base_url);
+        Ok(Made::both(openai.build()?))
+    })
 }
