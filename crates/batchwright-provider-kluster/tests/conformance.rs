@@ -1,8 +1,8 @@
 //! Every behaviour all providers must show, over the emulator's face of kluster.ai.
 
 use batchwright_emulator::Face;
-use batchwright_provider_kluster::builder;
-use batchwright_testkit::{Made, Route, Routes, Subject};
+use batchwright_provider_kluster::{KLUSTER, builder};
+use batchwright_testkit::{Live, Made, Place, Route, Routes, Subject};
 
 fn main() -> std::process::ExitCode {
     let routes = Routes {
@@ -31,7 +31,19 @@ fn main() -> std::process::ExitCode {
                 "realtime::rate_limits_are_read_from_answers",
                 "it documents no such headers",
             ),
+        live(),
     ])
+}
+
+/// A few cases over the vendor itself, where `BATCHWRIGHT_LIVE` and a cap on the cost say so; only free ones, since no
+/// price is known.
+fn live() -> Subject {
+    let account = Live::new("kluster", KLUSTER.key_var, KLUSTER.base_url);
+    let model = "klusterai/Meta-Llama-3.1-8B-Instruct-Turbo";
+    Subject::live("live", account, model, |place: &Place| {
+        let kluster = builder(&place.key).base_url(&place.base_url);
+        Ok(Made::both(kluster.build()?))
+    })
 }
 
 /// Why two cases are left out.

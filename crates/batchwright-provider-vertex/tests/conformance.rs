@@ -2,7 +2,7 @@
 
 use batchwright_emulator::Face;
 use batchwright_provider_vertex::{Credentials, Side, Vertex};
-use batchwright_testkit::{Made, Route, Routes, Subject};
+use batchwright_testkit::{Live, Made, Place, Route, Routes, Subject};
 
 const MODEL: &str = "gemini-2.5-flash-lite";
 const COMPLETE: &str = "/vertex/v1/projects/{project}/locations/{location}/publishers/google/models/{model}:generateContent";
@@ -58,5 +58,28 @@ fn main() -> std::process::ExitCode {
         ),
     );
     let tables = subject("tables", Side::BigQuery, None, None);
-    batchwright_testkit::run(vec![objects, tables])
+    batchwright_testkit::run(vec![objects, tables, live()])
+}
+
+/// A few cases over the vendor itself, where `BATCHWRIGHT_LIVE` and a cap on the cost say so. The key is an access token,
+/// as `gcloud auth print-access-token` gives it; project, location and bucket come from the variables of the README.
+fn live() -> Subject {
+    let named = |name: &str, otherwise: &str| {
+        let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+        value.unwrap_or_else(|| otherwise.to_owned())
+    };
+    let location = named("GOOGLE_CLOUD_LOCATION", "us-central1");
+    let base_url = format!("https://{location}-aiplatform.googleapis.com");
+    let account = Live::new("vertex", "GOOGLE_OAUTH_ACCESS_TOKEN", base_url);
+    let (project, bucket) = (
+        named("GOOGLE_CLOUD_PROJECT", "not-named"),
+        named("BATCHWRIGHT_VERTEX_BUCKET", "not-named"),
+    );
+    Subject::live("live", account, MODEL, move |place: &Place| {
+        let token = Credentials::token(&place.key);
+        let vertex = Vertex::builder(&project, &location, token)
+            .bucket(&bucket)
+            .base_url(&place.base_url);
+        Ok(Made::both(vertex.build()?))
+    })
 }
