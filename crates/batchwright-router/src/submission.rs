@@ -248,6 +248,9 @@ pub(crate) struct Submission {
     awaiting_since: Option<Duration>,
     /// Whether the result files were downloaded a second time because rows were missing.
     again: bool,
+    /// How often the batch's files were collected, by the journal: a process that dies while it merges for the last
+    /// time leaves that to the next one, which must judge from the same files.
+    collections: u32,
     /// Whether what was kept before that second download is still there.
     fresh: bool,
     /// Whether a row of this chunk was found in the results, so that the batch is ours beyond doubt.
@@ -299,6 +302,7 @@ impl Submission {
             clean_since: None,
             awaiting_since: None,
             again: false,
+            collections: 0,
             fresh: false,
             proven: false,
             cancel: false,
@@ -1095,6 +1099,8 @@ impl Submission {
                     // A batch of an earlier attempt, or one a person named.
                     _ => handle.input.clone(),
                 };
+                self.collections = 0;
+                self.again = false;
                 Phase::Running {
                     tag: tag.clone(),
                     input,
@@ -1174,6 +1180,8 @@ impl Submission {
                 return;
             }
             JournalEvent::Collected { .. } => {
+                self.collections += 1;
+                self.again |= self.collections > 1;
                 if let Phase::Running { collected, .. } = &mut self.phase {
                     *collected = true;
                 }
