@@ -95,7 +95,6 @@ impl OutcomeLog {
         let writer = Writer {
             journal: ledger.second_journal()?,
             taken_over: None,
-            looked_at: None,
             // The first run of an epoch is told by the epoch.
             new_run: (run > 1).then_some(run),
             ledger,
@@ -488,8 +487,6 @@ struct Writer {
     journal: Journal,
     /// Why no intent is confirmed any more.
     taken_over: Option<Error>,
-    /// When the lock's file was last seen in its place.
-    looked_at: Option<Instant>,
     ledger: Ledger,
     /// The run's number, until its first line is written.
     new_run: Option<u32>,
@@ -672,20 +669,10 @@ impl Writer {
     /// Looks whether another process took the job over (F-153). It has closed our segment then, so what was
     /// bought already goes to a new one.
     fn check_fence(&mut self) -> Result<()> {
-        if self.taken_over.is_some() {
+        // Where the kernel's locks can be relied on, nobody can without removing the lock's file.
+        let possible = self.ledger.syncs_intents() || self.ledger.lock_is_gone();
+        if !possible || self.taken_over.is_some() {
             return Ok(());
-        }
-        // Where the kernel's locks can be relied on, nobody can without removing the lock's file by hand, and takes
-        // longer to open the job than the time between two looks.
-        if !self.ledger.syncs_intents() {
-            let now = Instant::now();
-            if self.looked_at.is_some_and(|at| now - at < GATHER) {
-                return Ok(());
-            }
-            self.looked_at = Some(now);
-            if !self.ledger.lock_is_gone() {
-                return Ok(());
-            }
         }
         self.taken_over = self.journal.fence(self.ledger.epoch())?;
         if self.taken_over.is_some()
