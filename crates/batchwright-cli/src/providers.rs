@@ -189,39 +189,23 @@ impl Known {
             concurrency,
             timeout,
         } = *connection;
+        // The builders have no type in common, only their setters.
+        macro_rules! built {
+            ($builder:ident, $config:expr) => {{
+                let mut builder = $builder::from($config).max_in_flight(concurrency);
+                if let Some(timeout) = timeout {
+                    builder = builder.attempt_timeout(timeout);
+                }
+                on(builder.build()?, lane)
+            }};
+        }
         Ok(match self.vendor {
             Vendor::OpenAi(dialect) => {
-                let config = OpenAiConfig::from_env_of(dialect, pairs)?;
-                let mut builder = OpenAiBuilder::from(config).max_in_flight(concurrency);
-                if let Some(timeout) = timeout {
-                    builder = builder.attempt_timeout(timeout);
-                }
-                on(builder.build()?, lane)
+                built!(OpenAiBuilder, OpenAiConfig::from_env_of(dialect, pairs)?)
             }
-            Vendor::Anthropic => {
-                let config = AnthropicConfig::from_env(pairs)?;
-                let mut builder = AnthropicBuilder::from(config).max_in_flight(concurrency);
-                if let Some(timeout) = timeout {
-                    builder = builder.attempt_timeout(timeout);
-                }
-                on(builder.build()?, lane)
-            }
-            Vendor::Gemini => {
-                let config = GeminiConfig::from_env(pairs)?;
-                let mut builder = GeminiBuilder::from(config).max_in_flight(concurrency);
-                if let Some(timeout) = timeout {
-                    builder = builder.attempt_timeout(timeout);
-                }
-                on(builder.build()?, lane)
-            }
-            Vendor::Vertex => {
-                let config = VertexConfig::from_env(pairs)?;
-                let mut builder = VertexBuilder::from(config).max_in_flight(concurrency);
-                if let Some(timeout) = timeout {
-                    builder = builder.attempt_timeout(timeout);
-                }
-                on(builder.build()?, lane)
-            }
+            Vendor::Anthropic => built!(AnthropicBuilder, AnthropicConfig::from_env(pairs)?),
+            Vendor::Gemini => built!(GeminiBuilder, GeminiConfig::from_env(pairs)?),
+            Vendor::Vertex => built!(VertexBuilder, VertexConfig::from_env(pairs)?),
         })
     }
 
