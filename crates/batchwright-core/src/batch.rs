@@ -122,6 +122,8 @@ pub struct SealedBatch {
     pub endpoint: String,
     /// The one model they name, where the provider wants one.
     pub model: String,
+    /// About how many tokens go in, where that was counted; for the account of a provider's queue (F-010).
+    pub tokens: Option<u64>,
 }
 
 /// Where a sealed chunk's lines are.
@@ -161,7 +163,20 @@ impl SealedBatch {
             requests,
             endpoint: endpoint.into(),
             model: model.into(),
+            tokens: None,
         }
+    }
+
+    /// Sets about how many tokens go in.
+    #[must_use]
+    pub fn with_tokens(mut self, tokens: u64) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// About how many tokens go in: what was counted, else a quarter of the bytes.
+    pub fn estimated_tokens(&self) -> u64 {
+        self.tokens.unwrap_or(self.bytes.div_ceil(4))
     }
 }
 
@@ -404,6 +419,8 @@ pub struct BatchSummary {
     /// How many requests it holds, where the list tells; what a batch is known by where the list shows neither
     /// input nor tag ([`ListMatch::Requests`](crate::ListMatch)).
     pub requests: Option<u64>,
+    /// Counts, where the list gives any; for display only, as those of a poll are (F-083).
+    pub counts: Option<BatchCounts>,
 }
 
 impl BatchSummary {
@@ -420,6 +437,7 @@ impl BatchSummary {
             tag,
             created_at,
             requests: None,
+            counts: None,
         }
     }
 
@@ -427,6 +445,13 @@ impl BatchSummary {
     #[must_use]
     pub fn with_requests(mut self, requests: Option<u64>) -> Self {
         self.requests = requests;
+        self
+    }
+
+    /// Sets how many of its requests are where.
+    #[must_use]
+    pub fn with_counts(mut self, counts: Option<BatchCounts>) -> Self {
+        self.counts = counts;
         self
     }
 }

@@ -3,7 +3,7 @@
 //! The limits of a batch are read by whoever makes batches, and hold before anything is sent. What a direct call
 //! can hold is for programs that choose a provider: nothing of ours refuses a request by it, the provider does.
 
-use crate::{Error, ErrorKind, Result};
+use crate::{BatchStatus, Error, ErrorKind, Result};
 use std::time::Duration;
 
 /// What a provider supports. A limit nobody documents is `None`.
@@ -57,7 +57,19 @@ pub struct BatchLimits {
     /// What identifies our batch in the provider's list, strongest first; empty means an unclear create
     /// cannot be resolved and is held for a person.
     pub list_match: Vec<ListMatch>,
+    /// How long a batch usually takes from its creation to its end, where the vendor says; `None`, the default, is
+    /// the window. For telling a batch that is slow from one that is not; nothing ends by it.
+    pub typical: Option<Duration>,
+    /// The most batches that may be open at once in one account, where the vendor says. Default `None`.
+    pub max_open: Option<u64>,
 }
+
+/// How long a state other than running usually lasts at most where no vendor says: OpenAI has been seen to check an
+/// input for 51 minutes (F-070) and to write results for hours (F-072).
+const TYPICAL_STEP: Duration = Duration::from_secs(3600);
+
+/// How long a cancel takes at most, by the specifications of OpenAI and Groq.
+const TYPICAL_CANCEL: Duration = Duration::from_secs(600);
 
 /// How a batch's lines get to the provider.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,6 +159,20 @@ impl BatchLimits {
             retention: Duration::from_secs(29 * 24 * 3600),
             cancel: true,
             list_match: Vec::new(),
+            typical: None,
+            max_open: None,
+        }
+    }
+
+    /// How long a batch usually stays in this state at most; longer is worth a word, and no end.
+    pub fn typical_in(&self, status: &BatchStatus) -> Duration {
+        match status {
+            BatchStatus::Validating | BatchStatus::Finalizing => TYPICAL_STEP,
+            BatchStatus::Cancelling => TYPICAL_CANCEL,
+            _ => self
+                .typical
+                .or_else(|| self.windows.first().copied())
+                .unwrap_or(Duration::from_secs(24 * 3600)),
         }
     }
 

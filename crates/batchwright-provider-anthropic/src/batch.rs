@@ -279,10 +279,7 @@ fn snapshot(handle: &BatchHandle, batch: &BatchObject<'_>) -> Result<BatchSnapsh
     }
     let counts = counts(batch);
     let mut snapshot = BatchSnapshot::new(handle.clone(), batch_status(batch, counts));
-    snapshot.counts = counts.total().map(|total| {
-        let told = |count: Option<u64>| count.unwrap_or(0);
-        BatchCounts::new(total, told(counts.succeeded), told(counts.errored))
-    });
+    snapshot.counts = told(counts);
     snapshot.created_at = batch.created_at;
     if snapshot.status.is_terminal() {
         snapshot.ended_at = batch.ended_at;
@@ -307,7 +304,17 @@ fn summary(provider: &str, batch: BatchObject<'_>) -> Option<BatchSummary> {
     let id = batch.id.filter(|id| !id.is_empty())?;
     let handle = BatchHandle::new(provider, id, InputRef::default());
     let summary = BatchSummary::new(handle, status, None, batch.created_at);
-    Some(summary.with_requests(counts.total()))
+    Some(
+        summary
+            .with_requests(counts.total())
+            .with_counts(told(counts)),
+    )
+}
+
+fn told(counts: RequestCounts) -> Option<BatchCounts> {
+    let told = |count: Option<u64>| count.unwrap_or(0);
+    let counted = |total| BatchCounts::new(total, told(counts.succeeded), told(counts.errored));
+    counts.total().map(counted)
 }
 
 #[cfg(test)]

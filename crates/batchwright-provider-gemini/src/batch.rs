@@ -462,14 +462,7 @@ fn snapshot(handle: &BatchHandle, operation: &Operation<'_>) -> Result<BatchSnap
     if let (true, Some(input)) = (handle.input.0.is_empty(), input_of(&metadata)) {
         snapshot.handle.input = input;
     }
-    snapshot.counts = lenient::<BatchStats>(metadata.batch_stats).and_then(|stats| {
-        // Zeros are left out, but a batch without requests there is none.
-        Some(BatchCounts::new(
-            stats.request_count?,
-            stats.successful_request_count.unwrap_or(0),
-            stats.failed_request_count.unwrap_or(0),
-        ))
-    });
+    snapshot.counts = lenient::<BatchStats>(metadata.batch_stats).and_then(counts);
     snapshot.created_at = metadata.create_time;
     if snapshot.status.is_terminal() {
         snapshot.ended_at = metadata.end_time;
@@ -554,9 +547,19 @@ fn summary(provider: &Arc<str>, operation: &Operation<'_>) -> Option<BatchSummar
     let tag = metadata.display_name.as_deref();
     let tag = tag.and_then(|tag| tag.parse().ok());
     let stats: Option<BatchStats> = lenient(metadata.batch_stats);
-    let requests = stats.and_then(|stats| stats.request_count);
+    let requests = stats.as_ref().and_then(|stats| stats.request_count);
+    let counts = stats.and_then(counts);
     let summary = BatchSummary::new(handle, status, tag, metadata.create_time);
-    Some(summary.with_requests(requests))
+    Some(summary.with_requests(requests).with_counts(counts))
+}
+
+fn counts(stats: BatchStats) -> Option<BatchCounts> {
+    // Zeros are left out, but a batch without requests there is none.
+    Some(BatchCounts::new(
+        stats.request_count?,
+        stats.successful_request_count.unwrap_or(0),
+        stats.failed_request_count.unwrap_or(0),
+    ))
 }
 
 /// A state by its word, under either prefix and in any case (F-085); an unknown one is not an end (F-056).

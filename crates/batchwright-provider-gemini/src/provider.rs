@@ -44,6 +44,9 @@ fn capability() -> Capability {
     batch.custom_id = IdRule::ANY;
     // The target is a day; what is still waiting or running after two expires, without any result.
     batch.windows = vec![Duration::from_secs(48 * 3600)];
+    batch.typical = Some(Duration::from_secs(24 * 3600));
+    // Of a project.
+    batch.max_open = Some(100);
     // Half the price of a direct call for every model; cached tokens cost the same as there.
     batch.discount_percent = Some(50);
     // Uploads stay 48 h; how long results stay is not documented, so it is reckoned with no more.

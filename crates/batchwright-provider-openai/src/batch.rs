@@ -436,13 +436,7 @@ fn snapshot(
     if let (true, Some(input)) = (handle.input.0.is_empty(), &batch.input_file_id) {
         snapshot.handle.input = InputRef(input.clone());
     }
-    snapshot.counts = lenient::<RequestCounts>(batch.request_counts).and_then(|counts| {
-        Some(BatchCounts::new(
-            counts.total?,
-            counts.completed.unwrap_or(0),
-            counts.failed.unwrap_or(0),
-        ))
-    });
+    snapshot.counts = lenient::<RequestCounts>(batch.request_counts).and_then(counts);
     snapshot.created_at = batch.created_at;
     let ended = match snapshot.status {
         BatchStatus::Completed => batch.completed_at,
@@ -487,15 +481,26 @@ fn snapshot(
     Ok(snapshot)
 }
 
+fn counts(told: RequestCounts) -> Option<BatchCounts> {
+    Some(BatchCounts::new(
+        told.total?,
+        told.completed.unwrap_or(0),
+        told.failed.unwrap_or(0),
+    ))
+}
+
 fn summary(provider: &str, batch: BatchObject<'_>, dialect: &Dialect) -> Option<BatchSummary> {
     let id = batch.id.filter(|id| !id.is_empty())?;
     let input = InputRef(batch.input_file_id.unwrap_or_default());
     let tag = lenient::<BatchMetadata>(batch.metadata)
         .and_then(|metadata| metadata.batchwright_tag?.parse().ok());
-    let requests = lenient::<RequestCounts>(batch.request_counts).and_then(|counts| counts.total);
+    let told = lenient::<RequestCounts>(batch.request_counts);
+    let requests = told.as_ref().and_then(|counts| counts.total);
+    let counts = told.and_then(counts);
     let status = batch_status(batch.status.as_deref().unwrap_or_default(), dialect);
     let handle = BatchHandle::new(provider, id, input);
-    Some(BatchSummary::new(handle, status, tag, batch.created_at).with_requests(requests))
+    let summary = BatchSummary::new(handle, status, tag, batch.created_at);
+    Some(summary.with_requests(requests).with_counts(counts))
 }
 
 /// A status by its word, in any case (F-085); an unknown one is not an end (F-056).
