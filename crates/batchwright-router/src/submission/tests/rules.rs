@@ -1,6 +1,9 @@
 //! One rule of the protocol each, by its entry in the failure catalogue.
 
-use super::*;
+use super::{
+    super::collect::{refusal, rest},
+    *,
+};
 
 fn is_create(fact: &JournalEvent) -> bool {
     matches!(fact, JournalEvent::CreateIntent { .. })
