@@ -46,6 +46,13 @@ pub enum JournalEvent {
         endpoint: String,
         /// The model it names.
         model: String,
+        /// Which time its rows are sent, from 1: rows without a final outcome go on in a chunk of the next one.
+        #[serde(default = "first_round")]
+        round: u32,
+        /// How many inputs in a row, each with these rows among others, were refused by the provider before
+        /// anything ran.
+        #[serde(default)]
+        refusals: u32,
     },
     /// An upload is about to be sent; a lost one costs nothing.
     UploadIntent {
@@ -159,6 +166,10 @@ pub enum JournalEvent {
         /// Rows that have their final outcome.
         rows: u64,
     },
+}
+
+fn first_round() -> u32 {
+    1
 }
 
 /// What a journal knows of the purchases for all its chunks, so that one chunk's batch is not taken for

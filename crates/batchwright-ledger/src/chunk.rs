@@ -52,6 +52,8 @@ pub struct ChunkWriter {
     lines: TempFile,
     rows: TempFile,
     requests: u64,
+    round: u32,
+    refusals: u32,
 }
 
 impl ChunkWriter {
@@ -68,7 +70,17 @@ impl ChunkWriter {
             ledger,
             chunk,
             requests: 0,
+            round: 1,
+            refusals: 0,
         })
+    }
+
+    /// Sets which time its rows are sent, from 1, and how many inputs in a row with them among others were refused
+    /// before anything ran. Default 1 and 0.
+    #[must_use]
+    pub fn with_round(mut self, round: u32, refusals: u32) -> Self {
+        (self.round, self.refusals) = (round, refusals);
+        self
     }
 
     /// Adds a row's line, which is without its newline and carries the row's [`WireId`] in quotes
@@ -99,6 +111,16 @@ impl ChunkWriter {
         self.rows.write(b"\n")?;
         self.requests += 1;
         Ok(())
+    }
+
+    /// Adds a row's line that was another chunk's, under an id of this one.
+    ///
+    /// # Errors
+    /// As [`ChunkWriter::push`].
+    pub fn push_copied(&mut self, copied: &ChunkLine) -> Result<()> {
+        let mut line = copied.line.clone();
+        copied.rename(&mut line, self.prefix);
+        self.push(copied.row, &copied.custom_id, &line)
     }
 
     /// Lines so far.
@@ -137,6 +159,8 @@ impl ChunkWriter {
             provider: provider.to_owned(),
             endpoint: endpoint.to_owned(),
             model: model.to_owned(),
+            round: self.round,
+            refusals: self.refusals,
         };
         let file = ChunkFile {
             attempt: 1,
@@ -184,6 +208,10 @@ pub struct SealedChunk {
     pub endpoint: String,
     /// The model it names.
     pub model: String,
+    /// Which time its rows are sent, from 1.
+    pub round: u32,
+    /// How many inputs in a row with these rows among others were refused before anything ran.
+    pub refusals: u32,
 }
 
 impl SealedChunk {
@@ -211,6 +239,8 @@ impl SealedChunk {
             provider,
             endpoint,
             model,
+            round,
+            refusals,
         } = seal
         else {
             return Err(misuse("describe a chunk: the fact is no seal"));
@@ -226,6 +256,8 @@ impl SealedChunk {
             provider: provider.clone(),
             endpoint: endpoint.clone(),
             model: model.clone(),
+            round: *round,
+            refusals: *refusals,
         })
     }
 
@@ -317,6 +349,8 @@ impl SealedChunk {
             provider: source.provider,
             endpoint: source.endpoint,
             model: source.model,
+            round: source.round,
+            refusals: source.refusals,
         };
         files::sync_folder(&ledger.path("chunks", ""))?;
         let file = ChunkFile {
@@ -327,6 +361,89 @@ impl SealedChunk {
         let entry = JournalEntry::new(chunk, Timestamp::from(SystemTime::now()), seal);
         ledger.append_with(std::slice::from_ref(&entry), Some(&file))?;
         Self::describe(ledger, chunk, &entry.event, &file)
+    }
+}
+
+/// A row's line in a sealed chunk.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct ChunkLine {
+    /// The row.
+    pub row: u64,
+    /// The caller's id of it.
+    pub custom_id: String,
+    /// The line as the provider gets it, without its newline.
+    pub line: Vec<u8>,
+    /// Past the id's prefix and the dash.
+    id_end: usize,
+}
+
+impl ChunkLine {
+    /// Exchanges the prefix of its id, 8 characters before the dash.
+    fn rename(&self, line: &mut [u8], prefix: WirePrefix) {
+        line[self.id_end - 9..self.id_end - 1].copy_from_slice(prefix.as_str().as_bytes());
+    }
+}
+
+impl fmt::Debug for ChunkLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChunkLine(row {}, {} bytes)", self.row, self.line.len())
+    }
+}
+
+/// A sealed chunk's lines, in order.
+pub struct ChunkLines {
+    path: PathBuf,
+    quoted: memmem::Finder<'static>,
+    lines: BufReader<File>,
+    rows: ChunkRows,
+}
+
+impl ChunkLines {
+    pub(crate) fn open(ledger: &Ledger, chunk: u32) -> Result<Self> {
+        let sealed = SealedChunk::load(ledger, chunk, 1)?;
+        let quoted = format!("\"{}-", sealed.wire_prefix);
+        let file = files::open(&sealed.path, Access::Read)?;
+        Ok(Self {
+            quoted: memmem::Finder::new(&quoted).into_owned(),
+            lines: BufReader::with_capacity(256 * 1024, file),
+            path: sealed.path,
+            rows: ChunkRows::open(ledger, chunk)?,
+        })
+    }
+
+    fn read(&mut self) -> Result<Option<ChunkLine>> {
+        let Some(row) = self.rows.next() else {
+            return Ok(None);
+        };
+        let (row, custom_id) = row?;
+        let mut line = Vec::new();
+        self.lines
+            .read_until(b'\n', &mut line)
+            .map_err(|error| files::storage("read", &self.path, error))?;
+        let id_end = id_in_line(&line, &self.quoted)
+            .filter(|_| line.pop() == Some(b'\n'))
+            .ok_or_else(|| files::damaged(&self.path, "a line carries no wire id"))?;
+        Ok(Some(ChunkLine {
+            row,
+            custom_id,
+            line,
+            id_end,
+        }))
+    }
+}
+
+impl Iterator for ChunkLines {
+    type Item = Result<ChunkLine>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read().transpose()
+    }
+}
+
+impl fmt::Debug for ChunkLines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChunkLines({} rows)", self.rows.requests)
     }
 }
 

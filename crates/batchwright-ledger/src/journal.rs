@@ -390,6 +390,29 @@ impl Journal {
             .collect()
     }
 
+    /// One chunk's folded state.
+    pub(crate) fn chunk(&self, chunk: u32) -> Result<Option<ChunkState>> {
+        let json: Option<String> = self
+            .connection
+            .prepare_cached("SELECT state FROM chunks WHERE chunk = ?")
+            .and_then(|mut statement| statement.query_row([chunk], |row| row.get(0)).optional())
+            .map_err(|error| failed("read", error))?;
+        json.map(|json| parse_state(chunk, &json)).transpose()
+    }
+
+    /// Values whose keys begin with `prefix`.
+    pub(crate) fn metas(&self, prefix: &str) -> Result<Vec<(String, String)>> {
+        let read = || -> rusqlite::Result<Vec<(String, String)>> {
+            self.connection
+                .prepare_cached(
+                    "SELECT key, value FROM meta WHERE substr(key, 1, length(?1)) = ?1 ORDER BY key",
+                )?
+                .query_map([prefix], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        };
+        read().map_err(|error| failed("read", error))
+    }
+
     /// What is known of the purchases for all chunks.
     pub(crate) fn purchases(&self) -> Result<Purchases> {
         let read = || -> rusqlite::Result<Vec<(u32, String)>> {

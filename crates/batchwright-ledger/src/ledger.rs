@@ -1,7 +1,7 @@
 //! A job's folder, opened.
 
 use crate::{
-    chunk::{ChunkRows, ChunkWriter, SealedChunk},
+    chunk::{ChunkLines, ChunkRows, ChunkWriter, SealedChunk},
     files::{self, Access},
     index::{OutcomeIndex, UnorderedOutcomes},
     journal::{ChunkFile, Holder, Journal, SealedSegment},
@@ -310,6 +310,22 @@ impl Ledger {
         self.journal().chunks()
     }
 
+    /// One chunk's state; `None` where nothing is sealed under that number.
+    ///
+    /// # Errors
+    /// `Storage` where it cannot be read.
+    pub fn chunk(&self, chunk: u32) -> Result<Option<ChunkState>> {
+        self.journal().chunk(chunk)
+    }
+
+    /// Keys that begin with `prefix`, and their values, by key.
+    ///
+    /// # Errors
+    /// `Storage` where they cannot be read.
+    pub fn metas(&self, prefix: &str) -> Result<Vec<(String, String)>> {
+        self.journal().metas(prefix)
+    }
+
     /// [`SubmissionLog::append`] for blocking threads.
     ///
     /// # Errors
@@ -375,6 +391,15 @@ impl Ledger {
     /// `Storage` where the chunk was never sealed, or the file is gone or was changed.
     pub fn chunk_rows(&self, chunk: u32) -> Result<ChunkRows> {
         ChunkRows::open(self, chunk)
+    }
+
+    /// The lines of a sealed chunk with their rows, after comparing both files with their SHA-256: what a chunk of
+    /// those without a final outcome is made of.
+    ///
+    /// # Errors
+    /// As [`Ledger::chunk_rows`].
+    pub fn chunk_lines(&self, chunk: u32) -> Result<ChunkLines> {
+        ChunkLines::open(self, chunk)
     }
 
     /// Streams a download into the job's folder, untouched. The first `offset` bytes of an interrupted

@@ -21,7 +21,7 @@ mod verify;
 mod files;
 mod mounts;
 
-pub use chunk::{ChunkRows, ChunkWriter, RowIds, SealedChunk};
+pub use chunk::{ChunkLine, ChunkLines, ChunkRows, ChunkWriter, RowIds, SealedChunk};
 pub use index::{OutcomeIndex, UnorderedOutcomes};
 pub use ledger::{Ledger, LedgerOptions};
 pub use outcome_log::{BulkWriter, OutcomeLog};

@@ -25,6 +25,12 @@ pub struct ChunkState {
     pub endpoint: String,
     /// The model it names.
     pub model: String,
+    /// Which time its rows are sent, from 1.
+    #[serde(default = "first_round")]
+    pub round: u32,
+    /// How many inputs in a row with these rows among others were refused before anything ran.
+    #[serde(default)]
+    pub refusals: u32,
     /// How far it is.
     pub phase: ChunkPhase,
     /// The newest batch, once there is one.
@@ -33,6 +39,10 @@ pub struct ChunkState {
     pub held: Option<String>,
     /// When the last fact was written, by the local clock; for people.
     pub last_at: Timestamp,
+}
+
+fn first_round() -> u32 {
+    1
 }
 
 /// How far a chunk is.
@@ -115,6 +125,8 @@ pub(crate) fn fold(state: Option<ChunkState>, attempt: u32, entry: &JournalEntry
         provider: String::new(),
         endpoint: String::new(),
         model: String::new(),
+        round: first_round(),
+        refusals: 0,
         phase: ChunkPhase::Sealed,
         handle: None,
         held: None,
@@ -138,6 +150,8 @@ pub(crate) fn fold(state: Option<ChunkState>, attempt: u32, entry: &JournalEntry
             provider,
             endpoint,
             model,
+            round,
+            refusals,
         } => {
             state.sha256.clone_from(sha256);
             state.bytes = *bytes;
@@ -145,6 +159,8 @@ pub(crate) fn fold(state: Option<ChunkState>, attempt: u32, entry: &JournalEntry
             state.provider.clone_from(provider);
             state.endpoint.clone_from(endpoint);
             state.model.clone_from(model);
+            state.round = *round;
+            state.refusals = *refusals;
             // A later attempt is sealed when it is first asked for, which may be after the intent to send it.
             if state.phase != ChunkPhase::Creating {
                 state.phase = ChunkPhase::Sealed;

@@ -37,6 +37,9 @@ pub struct ChunkJob {
     pub chunk: u32,
     /// The provider it is for.
     pub provider: String,
+    /// Whether it is part of an input that was refused, sent to find out which of its rows that was for: that it
+    /// is refused too says nothing about other chunks. Default false.
+    pub search: bool,
 }
 
 impl ChunkJob {
@@ -46,7 +49,15 @@ impl ChunkJob {
             job: job.into(),
             chunk,
             provider: provider.into(),
+            search: false,
         }
+    }
+
+    /// Sets whether it is part of an input that was refused.
+    #[must_use]
+    pub fn with_search(mut self, search: bool) -> Self {
+        self.search = search;
+        self
     }
 }
 
@@ -95,6 +106,11 @@ pub enum RouterEvent {
         chunk: u32,
         /// Why.
         reason: String,
+    },
+    /// Nothing more is done for a chunk in this drive, however it ended; it comes last of the chunk's.
+    Ended {
+        /// Which chunk.
+        chunk: u32,
     },
 }
 
@@ -265,6 +281,7 @@ impl Driver {
                             let chunk = job.chunk;
                             let ended = driver.chunk(job, provider).await;
                             lock(&driver.takes_room).remove(&chunk);
+                            driver.tell(RouterEvent::Ended { chunk }).await;
                             let hopeless = match &ended {
                                 Err(_) => true,
                                 Ok(ChunkEnd::Stopped(error)) => error.is_job_stop(),
@@ -385,7 +402,7 @@ impl Driver {
                             return Ok(ChunkEnd::Unfinished);
                         }
                     };
-                    if let Some(error) = refused {
+                    if let Some(error) = refused.filter(|_| !job.search) {
                         refused_alike = lock(&self.verdict).refused(&error);
                         if refused_alike.is_some() {
                             self.closed.cancel();
