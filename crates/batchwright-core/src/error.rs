@@ -44,6 +44,10 @@ pub enum ErrorKind {
     ContextTooLong,
     /// The content: a policy stopped it. Not retried.
     ContentFiltered,
+    /// The content: the model answered, and the answer is not what was asked for: no JSON, against the schema, or
+    /// refused by a check of the caller's. It was paid; retried within a bound of its own
+    /// ([`RetryPolicy::max_invalid_retries`](crate::RetryPolicy)).
+    InvalidOutput,
     /// The caller stopped it. Not retried.
     Cancelled,
     /// The local disk, file system or lock. Not retried; sending stops.
@@ -73,6 +77,7 @@ impl ErrorKind {
             Self::Timeout => "timeout",
             Self::ContextTooLong => "context_too_long",
             Self::ContentFiltered => "content_filtered",
+            Self::InvalidOutput => "invalid_output",
             Self::Cancelled => "cancelled",
             Self::Storage => "storage",
             Self::NeedsDecision => "needs_decision",
@@ -190,6 +195,7 @@ impl Error {
             | ErrorKind::Unsupported
             | ErrorKind::ContextTooLong
             | ErrorKind::ContentFiltered
+            | ErrorKind::InvalidOutput
             | ErrorKind::NotFound
             | ErrorKind::Conflict => RetryClass::RowFatal,
             ErrorKind::ConfigInvalid

@@ -1,16 +1,18 @@
 //! How one request ended.
 
-use crate::{Error, Money, Response};
+use crate::{Error, Money, Response, Usage};
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 /// How one request ended, and how it came to that. Every request of a job ends in exactly one.
+///
+/// `T` is what a success holds: the model's [`Response`], or what a strategy of the pool made of it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Outcome {
+pub struct Outcome<T = Response> {
     /// The request's id; from a provider it is the id on the wire, from a job the caller's.
     pub custom_id: String,
     /// How it ended.
-    pub ending: Ending,
+    pub ending: Ending<T>,
     /// How it came to that.
     pub provenance: Provenance,
 }
@@ -21,9 +23,13 @@ pub struct Outcome {
     clippy::exhaustive_enums,
     reason = "whoever accounts for rows must handle every ending"
 )]
-pub enum Ending {
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every ending is an answer, and a box for each would be one more allocation a row"
+)]
+pub enum Ending<T = Response> {
     /// The model answered; the answer may be cut off, see [`Response::is_truncated`].
-    Succeeded(Response),
+    Succeeded(T),
     /// It failed for good.
     Failed(Error),
     /// The model or a policy refused to answer; the finish reason tells which, and what was said
@@ -57,8 +63,12 @@ pub struct Provenance {
     pub possibly_paid_attempts: u32,
     /// From the first send to the answer; unknown for batches.
     pub latency: Option<Duration>,
-    /// What it cost by the price table; unknown where a price or a counter is.
+    /// What it cost by the price table, earlier answers that were not used included; unknown where a price or a
+    /// counter is.
     pub cost: Option<Money>,
+    /// Tokens of earlier answers that were paid and not used, such as those that did not fit a schema. Beside the
+    /// usage of the answer itself.
+    pub discarded_usage: Usage,
     /// Whether a cache answered instead of a provider.
     pub cached: bool,
 }
@@ -73,21 +83,13 @@ pub enum Lane {
     Realtime,
 }
 
-impl Outcome {
+impl<T> Outcome<T> {
     /// An outcome whose provenance is filled in by those who know it.
-    pub fn new(custom_id: impl Into<String>, ending: Ending) -> Self {
+    pub fn new(custom_id: impl Into<String>, ending: Ending<T>) -> Self {
         Self {
             custom_id: custom_id.into(),
             ending,
             provenance: Provenance::default(),
-        }
-    }
-
-    /// The answer, also a refused one.
-    pub fn response(&self) -> Option<&Response> {
-        match &self.ending {
-            Ending::Succeeded(response) | Ending::Refused(response) => Some(response),
-            _ => None,
         }
     }
 
@@ -100,7 +102,17 @@ impl Outcome {
     }
 }
 
-impl Ending {
+impl Outcome {
+    /// The answer, also a refused one.
+    pub fn response(&self) -> Option<&Response> {
+        match &self.ending {
+            Ending::Succeeded(response) | Ending::Refused(response) => Some(response),
+            _ => None,
+        }
+    }
+}
+
+impl<T> Ending<T> {
     /// The ending's stable name: `succeeded`, `failed`, `refused`, `expired`, `cancelled`, `missing`,
     /// `unreadable`.
     pub fn as_str(&self) -> &'static str {
@@ -118,6 +130,19 @@ impl Ending {
     /// Whether the model answered.
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Succeeded(_))
+    }
+
+    /// The ending with another success, where it is one.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Ending<U> {
+        match self {
+            Self::Succeeded(output) => Ending::Succeeded(make(output)),
+            Self::Failed(error) => Ending::Failed(error),
+            Self::Refused(response) => Ending::Refused(response),
+            Self::Expired => Ending::Expired,
+            Self::Cancelled => Ending::Cancelled,
+            Self::Missing => Ending::Missing,
+            Self::Unreadable(error) => Ending::Unreadable(error),
+        }
     }
 }
 

@@ -204,6 +204,17 @@ impl PriceTable {
         find(model).or_else(|| find(without_date(model)?))
     }
 
+    /// What `usage` of `model` costs on `lane`; `None` where the price or a needed counter is unknown.
+    pub fn usage_cost(
+        &self,
+        provider: &str,
+        model: &str,
+        usage: &Usage,
+        lane: Lane,
+    ) -> Option<Money> {
+        self.price(provider, model)?.cost(usage, lane)
+    }
+
     /// What a request that ended so cost on `lane`, where `model` was asked for. An ending of which the vendors
     /// say that nothing is billed cost nothing; one that may have been billed costs an unknown amount.
     pub fn cost(&self, provider: &str, model: &str, ending: &Ending, lane: Lane) -> Option<Money> {

@@ -1,6 +1,6 @@
 //! When another attempt follows a failed one: a pure function of what happened and of the time.
 
-use crate::{Error, RetryClass};
+use crate::{Error, ErrorKind, RetryClass};
 use std::time::Duration;
 
 /// How retries are spaced and bounded. Immutable; the counters of one item are a [`RetryState`].
@@ -27,6 +27,10 @@ pub struct RetryPolicy {
     pub max_attempts: Option<u32>,
     /// Extra attempts after an `Ambiguous` failure, each of which may be paid twice. Default 1.
     pub max_ambiguous_retries: u32,
+    /// Further attempts after an answer that was not what was asked for
+    /// ([`ErrorKind::InvalidOutput`](crate::ErrorKind)), each of which is paid. Default 2, made at once: the provider
+    /// is not under load, and the model may say something else.
+    pub max_invalid_retries: u32,
     /// The first delay. Default 500 ms, as the vendors' own clients.
     pub initial: Duration,
     /// Factor from one delay to the next. Default 2.
@@ -62,6 +66,8 @@ pub struct RetryState {
     pub ambiguous: u32,
     /// Attempts a rate limit rejected.
     pub rate_limited: u32,
+    /// Attempts whose answer was not what was asked for.
+    pub invalid: u32,
 }
 
 /// What follows a failed attempt.
@@ -82,6 +88,7 @@ impl Default for RetryPolicy {
         Self {
             max_attempts: None,
             max_ambiguous_retries: 1,
+            max_invalid_retries: 2,
             initial: Duration::from_millis(500),
             multiplier: 2.0,
             cap: Duration::from_secs(60),
@@ -107,6 +114,15 @@ impl RetryPolicy {
     /// Counts the failure and decides. `random` is uniform in 0..1 and handed in, so that decisions
     /// replay.
     pub fn decide(&self, state: &mut RetryState, error: &Error, random: f64) -> RetryDecision {
+        if error.kind() == ErrorKind::InvalidOutput && error.should_retry() != Some(false) {
+            state.invalid = state.invalid.saturating_add(1);
+            if state.invalid > self.max_invalid_retries {
+                return RetryDecision::GiveUp;
+            }
+            return RetryDecision::Retry {
+                after: Duration::ZERO,
+            };
+        }
         if !error.is_retryable() {
             return RetryDecision::GiveUp;
         }
@@ -191,7 +207,6 @@ impl From<&backoff::ExponentialBackoff> for RetryPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ErrorKind;
     use proptest::prelude::*;
 
     #[test]
@@ -255,6 +270,27 @@ mod tests {
             );
             assert_eq!(decision, RetryDecision::GiveUp, "{kind}");
         }
+    }
+
+    #[test]
+    fn a_39_an_answer_that_does_not_fit_is_asked_for_again_at_once_within_its_bound() {
+        let policy = RetryPolicy::default();
+        let mut state = RetryState::default();
+        let misfit = Error::new(
+            ErrorKind::InvalidOutput,
+            "read the answer as the schema says",
+        );
+        for _ in 0..2 {
+            let again = RetryDecision::Retry {
+                after: Duration::ZERO,
+            };
+            assert_eq!(policy.decide(&mut state, &misfit, 0.5), again);
+        }
+        assert_eq!(
+            policy.decide(&mut state, &misfit, 0.5),
+            RetryDecision::GiveUp
+        );
+        assert_eq!((state.faults, state.ambiguous), (0, 0));
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! The durable record a run keeps of what it sends and of how rows end.
 
 use async_trait::async_trait;
-use batchwright_core::{Outcome, Result};
+use batchwright_core::{Outcome, Response, Result};
 
 /// The durable record a run keeps. The pool waits for both calls, so a slow disk slows sending down
 /// (F-159), and an error of either stops the run (F-145).
@@ -9,7 +9,7 @@ use batchwright_core::{Outcome, Result};
 /// Calls for different rows come at the same time, as many as rows may be in flight: an implementation
 /// can make many of them durable with one fsync.
 #[async_trait]
-pub trait DispatchLog: Send + Sync {
+pub trait DispatchLog<T = Response>: Send + Sync {
     /// Records that attempt number `attempt` (from 1) of `row` is about to leave; returns when that is
     /// as durable as the job wants it. The request leaves afterwards, unless the run was stopped
     /// meanwhile: an intent without an outcome is a row that *may* have been sent.
@@ -30,7 +30,7 @@ pub trait DispatchLog: Send + Sync {
     ///
     /// # Cancel safety
     /// Dropped when the run's stream is dropped; the record may or may not exist then.
-    async fn finished(&self, row: u64, outcome: &Outcome) -> Result<()>;
+    async fn finished(&self, row: u64, outcome: &Outcome<T>) -> Result<()>;
 }
 
 /// Keeps no record: for runs whose outcomes live in memory and may be lost with it.
@@ -39,12 +39,12 @@ pub trait DispatchLog: Send + Sync {
 pub struct NoLog;
 
 #[async_trait]
-impl DispatchLog for NoLog {
+impl<T: Sync> DispatchLog<T> for NoLog {
     async fn dispatching(&self, _row: u64, _attempt: u32) -> Result<()> {
         Ok(())
     }
 
-    async fn finished(&self, _row: u64, _outcome: &Outcome) -> Result<()> {
+    async fn finished(&self, _row: u64, _outcome: &Outcome<T>) -> Result<()> {
         Ok(())
     }
 }

@@ -1,13 +1,14 @@
 //! One run of the pool: a stream of rows that ended, driven by one loop.
 
 use crate::{
-    DispatchLog, Finished, Meter, PoolOptions, Progress, WorkItem,
-    attempt::{Call, Done, Line, attempt, record},
+    DispatchLog, Finished, ItemState, Meter, Next, PoolOptions, Progress, Strategy, WorkItem,
+    attempt::{Call, Discarded, Done, Line, Prepared, attempt, record},
     schedule::{Due, Schedule, Slot, Start, Verdict},
+    scope::{ScopeId, Scopes},
     telemetry,
 };
-use batchwright_core::{ChatProvider, Ending, Error, ErrorKind, Result};
-use futures::Stream;
+use batchwright_core::{Ending, Error, ErrorKind, Response, Result};
+use futures::{Stream, future::BoxFuture};
 use std::{
     fmt,
     future::Future,
@@ -35,19 +36,22 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 /// end a run without that loss, cancel its token and read the stream to its end.
 ///
 /// While nobody polls it nothing new is sent; answers to what is in flight are still recorded.
-pub struct Run<S> {
-    line: Arc<Line>,
+pub struct Run<S, T = Response, C = ()> {
+    line: Arc<Line<T>>,
     schedule: Schedule,
+    scopes: Scopes,
     source: Pin<Box<S>>,
-    tasks: JoinSet<Done>,
+    tasks: JoinSet<Done<T, C>>,
     /// Requests of waiting rows, by slot.
-    parked: Vec<Option<Call>>,
+    parked: Vec<Option<Box<Call<T, C>>>>,
+    /// Cleans up after the strategies, once nothing else is left to do.
+    closing: Option<BoxFuture<'static, ()>>,
+    /// The longest a strategy may take to clean up.
+    attempt_timeout: Duration,
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     alarm: Option<(Duration, Pin<Box<Sleep>>)>,
     begun: Instant,
     random: Random,
-    /// The last row's model, since the next row's is mostly the same.
-    model: Arc<str>,
     progress: Progress,
     meter: Meter,
     /// Whether the meter shows an error that is waited out.
@@ -105,14 +109,14 @@ impl Unfinished {
 }
 
 /// What can happen to a run.
-enum Event {
+enum Event<T, C> {
     Stop,
-    Task(Result<Done, JoinError>),
+    Task(Result<Done<T, C>, JoinError>),
     Alarm,
-    Item(Option<Result<WorkItem>>),
+    Item(Option<Result<WorkItem<T, C>>>),
 }
 
-impl<S> Run<S> {
+impl<S, T, C> Run<S, T, C> {
     /// How the run ended; `None` until the stream is exhausted.
     pub fn ended(&self) -> Option<&RunEnd> {
         self.end.as_ref()
@@ -127,7 +131,9 @@ impl<S> Run<S> {
     pub fn meter(&self) -> Meter {
         self.meter.clone()
     }
+}
 
+impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
     /// Begins what the schedule has for items that waited.
     fn begin_due(&mut self, now: Duration) {
         while let Some(due) = self.schedule.due(now) {
@@ -144,19 +150,27 @@ impl<S> Run<S> {
         }
     }
 
-    fn begin(&mut self, start: Start, call: Call) {
+    fn begin(&mut self, start: Start, call: Box<Call<T, C>>) {
         // Boxed here, it is not copied on its way through the runtime.
         self.tasks
             .spawn(Box::pin(attempt(Arc::clone(&self.line), start, call)));
     }
 
-    fn begin_record(&mut self, last: Start, call: Call, error: Error) {
+    fn begin_record(&mut self, last: Start, call: Box<Call<T, C>>, error: Error) {
         let line = Arc::clone(&self.line);
         self.tasks
-            .spawn(record(line, last, call, Ending::Failed(error)));
+            .spawn(record(line, last, call, Ending::Failed(error), None));
     }
 
-    fn park(&mut self, slot: Slot, call: Call) {
+    /// Where the row's next attempt goes.
+    fn scope(&mut self, call: &mut Call<T, C>) -> ScopeId {
+        let strategy = call.strategy.as_ref().unwrap_or(&self.line.strategy);
+        let id = self.scopes.id(strategy.scope(&call.request, &call.state));
+        call.scope = self.scopes.name(id).clone();
+        id
+    }
+
+    fn park(&mut self, slot: Slot, call: Box<Call<T, C>>) {
         let index = slot.index();
         if self.parked.len() <= index {
             self.parked.resize_with(index + 1, || None);
@@ -164,13 +178,13 @@ impl<S> Run<S> {
         self.parked[index] = Some(call);
     }
 
-    fn unpark(&mut self, slot: Slot) -> Call {
+    fn unpark(&mut self, slot: Slot) -> Box<Call<T, C>> {
         self.parked[slot.index()]
             .take()
             .expect("a row that waited was parked")
     }
 
-    fn handle(&mut self, event: Event) -> Option<Finished> {
+    fn handle(&mut self, event: Event<T, C>) -> Option<Finished<T, C>> {
         match event {
             Event::Stop => self.schedule.stop(EndReason::Cancelled),
             // What is due is begun before the next event is awaited.
@@ -183,7 +197,12 @@ impl<S> Run<S> {
                 self.count(&finished.outcome.ending);
                 return Some(finished);
             }
-            Event::Task(Ok(Done::Failed { slot, call, error })) => self.failed(slot, call, error),
+            Event::Task(Ok(Done::Failed {
+                slot,
+                call,
+                error,
+                next,
+            })) => self.failed(slot, call, error, next),
             Event::Task(Ok(Done::Withheld { slot })) => self.schedule.withheld(slot),
             Event::Task(Ok(Done::Unrecorded { slot, error, paid })) => {
                 self.schedule.unrecorded(slot, error, paid);
@@ -191,36 +210,44 @@ impl<S> Run<S> {
             Event::Task(Err(_panicked)) => {
                 // Its message may hold a prompt, and the hook that prints panics has seen it.
                 let error = Error::new(ErrorKind::Unexpected, "make an attempt: it panicked");
-                let name = Arc::clone(&self.line.name);
-                self.schedule
-                    .stop(EndReason::Stopped(error.with_provider(name)));
+                self.schedule.stop(EndReason::Stopped(error));
             }
         }
         None
     }
 
-    fn take(&mut self, item: WorkItem) {
-        if *self.model != *item.request.model {
-            self.model = Arc::from(&*item.request.model);
-        }
-        let start = self.schedule.arrived(self.begun.elapsed(), item.row);
-        let call = Call {
+    fn take(&mut self, item: WorkItem<T, C>) {
+        let strategy = item.strategy.as_ref().unwrap_or(&self.line.strategy);
+        let state = ItemState::default();
+        let scope = self.scopes.id(strategy.scope(&item.request, &state));
+        let name = self.scopes.name(scope).clone();
+        let start = self.schedule.arrived(self.begun.elapsed(), item.row, scope);
+        let call = Box::new(Call {
             row: item.row,
-            span: telemetry::row(&self.line.name, &item.request),
+            span: telemetry::row(&name.provider, &item.request),
             request: item.request,
-            model: Arc::clone(&self.model),
+            context: item.context,
+            strategy: item.strategy,
+            cancel: item.cancel,
+            state,
+            scope: name,
             first_sent: None,
-        };
+            discarded: Discarded::default(),
+        });
         self.begin(start, call);
     }
 
-    fn failed(&mut self, slot: Slot, call: Call, error: Error) {
+    fn failed(&mut self, slot: Slot, mut call: Box<Call<T, C>>, error: Error, next: Next) {
         if self.line.answered.load(Relaxed) {
             self.schedule.answered();
         }
         let random = self.random.next();
         let now = self.begun.elapsed();
-        match self.schedule.failed(now, slot, error.clone(), random) {
+        let scope = self.scope(&mut call);
+        let verdict = self
+            .schedule
+            .failed(now, slot, error.clone(), next, scope, random);
+        match verdict {
             Verdict::Wait(wait) => {
                 self.meter.note(Some(error));
                 self.is_waiting = true;
@@ -232,7 +259,7 @@ impl<S> Run<S> {
         }
     }
 
-    fn count(&mut self, ending: &Ending) {
+    fn count(&mut self, ending: &Ending<T>) {
         if std::mem::take(&mut self.is_waiting) {
             self.meter.note(None);
         }
@@ -270,6 +297,17 @@ impl<S> Run<S> {
         });
     }
 
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (line, limit) = (&self.line, self.attempt_timeout);
+        let closing = self.closing.get_or_insert_with(|| {
+            let line = Arc::clone(line);
+            Box::pin(async move { line.prepared.cleanup(limit).await })
+        });
+        ready!(closing.as_mut().poll(cx));
+        self.closing = None;
+        Poll::Ready(())
+    }
+
     /// One timer for all waiting rows, set to the earliest.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.schedule.wake_at() else {
@@ -294,17 +332,22 @@ impl<S> Run<S> {
     }
 }
 
-impl<S: Stream<Item = Result<WorkItem>>> Run<S> {
+impl<S, T, C> Run<S, T, C>
+where
+    S: Stream<Item = Result<WorkItem<T, C>>>,
+    T: Send + Sync + 'static,
+    C: Send + 'static,
+{
     pub(crate) fn new(
-        provider: Arc<dyn ChatProvider>,
+        strategy: Arc<dyn Strategy<Output = T>>,
         options: PoolOptions,
         items: S,
-        log: Arc<dyn DispatchLog>,
+        log: Arc<dyn DispatchLog<T>>,
         stop: CancellationToken,
     ) -> Self {
         let line = Line {
-            name: Arc::from(provider.name()),
-            provider,
+            prepared: Prepared::new(&strategy),
+            strategy,
             log,
             prices: options.prices.clone(),
             halt: stop.child_token(),
@@ -312,7 +355,10 @@ impl<S: Stream<Item = Result<WorkItem>>> Run<S> {
         };
         Self {
             line: Arc::new(line),
+            closing: None,
+            attempt_timeout: options.attempt_timeout,
             schedule: Schedule::new(options),
+            scopes: Scopes::default(),
             source: Box::pin(items),
             tasks: JoinSet::new(),
             parked: Vec::new(),
@@ -320,7 +366,6 @@ impl<S: Stream<Item = Result<WorkItem>>> Run<S> {
             alarm: None,
             begun: Instant::now(),
             random: Random(RandomState::new().hash_one(0)),
-            model: Arc::from(""),
             progress: Progress::default(),
             meter: Meter::default(),
             is_waiting: false,
@@ -330,7 +375,7 @@ impl<S: Stream<Item = Result<WorkItem>>> Run<S> {
 
     /// The next thing that happens. A stop goes first, so that nothing is sent past it; new items go
     /// last, so that places go to rows that wait.
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event<T, C>> {
         if let Some(stop) = &mut self.stop
             && stop.as_mut().poll(cx).is_ready()
         {
@@ -350,10 +395,15 @@ impl<S: Stream<Item = Result<WorkItem>>> Run<S> {
     }
 }
 
-impl<S: Stream<Item = Result<WorkItem>>> Stream for Run<S> {
-    type Item = Finished;
+impl<S, T, C> Stream for Run<S, T, C>
+where
+    S: Stream<Item = Result<WorkItem<T, C>>>,
+    T: Send + Sync + 'static,
+    C: Send + 'static,
+{
+    type Item = Finished<T, C>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Finished>> {
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Finished<T, C>>> {
         let run = self.get_mut();
         if run.end.is_some() {
             return Poll::Ready(None);
@@ -365,6 +415,7 @@ impl<S: Stream<Item = Result<WorkItem>>> Stream for Run<S> {
             run.begin_due(run.begun.elapsed());
             run.publish();
             if run.schedule.is_over() {
+                ready!(run.poll_closing(cx));
                 run.finish();
                 return Poll::Ready(None);
             }
@@ -377,7 +428,7 @@ impl<S: Stream<Item = Result<WorkItem>>> Stream for Run<S> {
     }
 }
 
-impl<S> fmt::Debug for Run<S> {
+impl<S, T, C> fmt::Debug for Run<S, T, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Run")
             .field("progress", &self.progress)

@@ -4,7 +4,7 @@
 //! over, keeps it until its outcome is durable, and gives it up while it waits. `now` is the time since
 //! the run began and never goes back.
 
-use crate::{EndReason, PoolOptions, Unfinished};
+use crate::{EndReason, Next, PoolOptions, Unfinished, scope::ScopeId};
 use batchwright_core::{Error, ErrorKind, RetryClass, RetryDecision, RetryState};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -132,7 +132,7 @@ impl Schedule {
     }
 
     /// An item arrived: make its first attempt. Only after [`Schedule::wants_item`].
-    pub(crate) fn arrived(&mut self, now: Duration, row: u64) -> Start {
+    pub(crate) fn arrived(&mut self, now: Duration, row: u64, _scope: ScopeId) -> Start {
         self.taken += 1;
         let item = Item {
             row,
@@ -191,12 +191,15 @@ impl Schedule {
         self.answered = true;
     }
 
-    /// An attempt failed. `random` is uniform in 0..1.
+    /// An attempt failed. `next` is what the strategy wants to follow, `scope` where another attempt would go, and
+    /// `random` is uniform in 0..1.
     pub(crate) fn failed(
         &mut self,
         now: Duration,
         slot: Slot,
         error: Error,
+        next: Next,
+        _scope: ScopeId,
         random: f64,
     ) -> Verdict {
         let item = item(&mut self.items, slot);
@@ -207,15 +210,26 @@ impl Schedule {
             self.stop(EndReason::Stopped(error.with_attempts(attempts)));
             return self.hand_back(slot);
         }
-        if error.is_job_stop() {
+        if error.is_job_stop() && next == Next::Usual {
             self.stop(EndReason::Stopped(error.with_attempts(attempts)));
             return self.hand_back(slot);
         }
-        let after = match self.options.retry.decide(&mut item.retry, &error, random) {
+        let usual = self.options.retry.decide(&mut item.retry, &error, random);
+        let decision = match next {
+            Next::GiveUp => RetryDecision::GiveUp,
+            // What may have been billed keeps its bound wherever the next attempt goes.
+            Next::Elsewhere if !error.is_ambiguous() || usual != RetryDecision::GiveUp => {
+                RetryDecision::Retry {
+                    after: Duration::ZERO,
+                }
+            }
+            _ => usual,
+        };
+        let after = match decision {
             RetryDecision::Retry { after } => after,
             RetryDecision::GiveUp => {
                 let error = error.with_attempts(attempts);
-                if error.class() == RetryClass::RowFatal {
+                if error.class() == RetryClass::RowFatal || error.kind() == ErrorKind::Unexpected {
                     self.compare(&error);
                 }
                 return self.record(slot, error);

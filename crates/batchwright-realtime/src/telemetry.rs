@@ -2,7 +2,7 @@
 //!
 //! No prompt, answer or key is ever a field.
 
-use batchwright_core::{Error, Payload, Request, Response};
+use batchwright_core::{Error, Payload, Request, Usage};
 use std::time::Duration;
 use tracing::{Span, debug, debug_span, field::Empty, warn};
 
@@ -35,14 +35,14 @@ pub(crate) fn attempt(row: &Span, number: u32) -> Span {
 }
 
 /// An attempt was answered.
-pub(crate) fn answered(attempt: &Span, response: &Response) {
-    if let Some(model) = &response.model {
-        attempt.record("gen_ai.response.model", model.as_str());
+pub(crate) fn answered(attempt: &Span, model: Option<&str>, usage: &Usage) {
+    if let Some(model) = model {
+        attempt.record("gen_ai.response.model", model);
     }
-    if let Some(tokens) = response.usage.input_tokens {
+    if let Some(tokens) = usage.input_tokens {
         attempt.record("gen_ai.usage.input_tokens", tokens);
     }
-    if let Some(tokens) = response.usage.output_tokens {
+    if let Some(tokens) = usage.output_tokens {
         attempt.record("gen_ai.usage.output_tokens", tokens);
     }
 }
@@ -64,4 +64,9 @@ pub(crate) fn backoff(row: &Span, wait: Duration) {
 /// A run ended before its source did.
 pub(crate) fn stopped(error: &Error) {
     warn!(error.type = error.kind().as_str(), "the run stopped: {error}");
+}
+
+/// A strategy could not clean up after itself.
+pub(crate) fn not_cleaned(error: &Error) {
+    warn!(error.type = error.kind().as_str(), "a strategy did not clean up: {error}");
 }

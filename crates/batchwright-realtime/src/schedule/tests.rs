@@ -159,7 +159,7 @@ impl Shell {
             arrived: self.now,
             ..Row::default()
         });
-        let start = self.schedule.arrived(self.now, row);
+        let start = self.schedule.arrived(self.now, row, ScopeId::default());
         self.rows.insert(start.slot, row);
         self.begin(start);
     }
@@ -188,9 +188,14 @@ impl Shell {
         };
         let (ambiguous, stops) = (error.is_ambiguous(), error.is_job_stop());
         *self.row(start.slot).unsure.last_mut().unwrap() = ambiguous;
-        let verdict = self
-            .schedule
-            .failed(self.now, start.slot, error, step.random);
+        let verdict = self.schedule.failed(
+            self.now,
+            start.slot,
+            error,
+            Next::Usual,
+            ScopeId::default(),
+            step.random,
+        );
         match verdict {
             Verdict::Wait(wait) => {
                 let policy = &self.options.retry;
@@ -298,10 +303,17 @@ proptest! {
 #[test]
 fn f_001_a_waiting_item_holds_no_place_and_goes_before_new_ones() {
     let mut schedule = Schedule::new(options(1));
-    let first = schedule.arrived(Duration::ZERO, 0);
+    let first = schedule.arrived(Duration::ZERO, 0, ScopeId::default());
     assert!(!schedule.wants_item());
     let slow_down = error(ErrorKind::RateLimited).with_retry_after(SECOND * 20);
-    let Verdict::Wait(wait) = schedule.failed(SECOND, first.slot, slow_down, 0.5) else {
+    let Verdict::Wait(wait) = schedule.failed(
+        SECOND,
+        first.slot,
+        slow_down,
+        Next::Usual,
+        ScopeId::default(),
+        0.5,
+    ) else {
         panic!("a rate limit is waited out");
     };
     assert!(wait >= SECOND * 20);
@@ -322,10 +334,17 @@ fn f_001_a_waiting_item_holds_no_place_and_goes_before_new_ones() {
 #[test]
 fn a_wait_that_is_over_wakes_nobody_while_no_place_is_free() {
     let mut schedule = Schedule::new(options(2).with_item_deadline(None));
-    let one = schedule.arrived(Duration::ZERO, 0);
-    schedule.arrived(Duration::ZERO, 1);
-    schedule.failed(Duration::ZERO, one.slot, error(ErrorKind::Connect), 0.5);
-    let three = schedule.arrived(Duration::ZERO, 2);
+    let one = schedule.arrived(Duration::ZERO, 0, ScopeId::default());
+    schedule.arrived(Duration::ZERO, 1, ScopeId::default());
+    schedule.failed(
+        Duration::ZERO,
+        one.slot,
+        error(ErrorKind::Connect),
+        Next::Usual,
+        ScopeId::default(),
+        0.5,
+    );
+    let three = schedule.arrived(Duration::ZERO, 2, ScopeId::default());
     assert_eq!(schedule.wake_at(), None, "it would spin");
     assert!(schedule.due(SECOND * 60).is_none());
     schedule.recorded(three.slot);
@@ -350,8 +369,15 @@ fn f_027_identical_failures_stop_only_where_nothing_succeeded() {
             if answered == Some(index) {
                 schedule.answered();
             }
-            let start = schedule.arrived(Duration::ZERO, index as u64);
-            let verdict = schedule.failed(Duration::ZERO, start.slot, bad(code), 0.5);
+            let start = schedule.arrived(Duration::ZERO, index as u64, ScopeId::default());
+            let verdict = schedule.failed(
+                Duration::ZERO,
+                start.slot,
+                bad(code),
+                Next::Usual,
+                ScopeId::default(),
+                0.5,
+            );
             assert!(matches!(verdict, Verdict::Record(..)), "the row failed");
             schedule.recorded(start.slot);
         }
@@ -371,13 +397,20 @@ fn f_122_attempts_paid_twice_are_bounded_by_share_and_floor() {
             .with_item_deadline(None);
         let mut schedule = Schedule::new(options);
         for row in 0..rows {
-            let start = schedule.arrived(Duration::ZERO, row);
+            let start = schedule.arrived(Duration::ZERO, row, ScopeId::default());
             if row < rows - granted - 1 {
                 schedule.recorded(start.slot);
             } else {
                 assert!(!schedule.is_stopping(), "{share} {floor}: stopped early");
                 let cut = error(ErrorKind::Timeout);
-                schedule.failed(Duration::ZERO, start.slot, cut, 0.5);
+                schedule.failed(
+                    Duration::ZERO,
+                    start.slot,
+                    cut,
+                    Next::Usual,
+                    ScopeId::default(),
+                    0.5,
+                );
             }
         }
         assert!(schedule.is_stopping(), "{share} {floor}");
@@ -407,7 +440,7 @@ fn an_error_goes_before_cancelling_as_the_reason_and_the_first_error_stands() {
 #[test]
 fn cancelling_what_is_complete_is_no_cancelling() {
     let mut schedule = Schedule::new(options(1));
-    let start = schedule.arrived(Duration::ZERO, 0);
+    let start = schedule.arrived(Duration::ZERO, 0, ScopeId::default());
     schedule.recorded(start.slot);
     schedule.source_ended();
     schedule.stop(EndReason::Cancelled);

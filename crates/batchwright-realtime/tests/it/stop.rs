@@ -193,24 +193,37 @@ async fn f_145_a_log_that_fails_stops_the_sending() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_panics_stops_the_run_instead_of_hanging_it() {
+async fn a_provider_that_panics_fails_the_row_and_not_the_run() {
     let provider = Scripted::new(|row, _| {
         assert!(row != 5, "scripted");
         (SECOND, ok())
     });
     let (finished, end) = run_all(&provider, options(3), 100).await;
-    let error = stopped_by(&end);
-    assert_eq!(
-        (error.kind(), error.provider()),
-        (ErrorKind::Unexpected, Some("scripted"))
+    assert!(is_complete(&end));
+    let failed: Vec<_> = finished
+        .iter()
+        .filter(|row| row.outcome.error().is_some())
+        .collect();
+    assert_eq!((finished.len(), failed.len(), failed[0].row), (100, 1, 5));
+    let error = failed[0].outcome.error().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unexpected);
+    assert!(
+        error.is_ambiguous(),
+        "nobody knows whether it was sent before"
     );
-    assert!(finished.len() >= 3, "attempts beside it were finished");
-    let panicked = end.unfinished.iter().find(|row| row.row == 5).unwrap();
     assert_eq!(
-        panicked.possibly_paid_attempts, 1,
-        "nobody knows whether it was sent"
+        provider.seen().sends[&5].len(),
+        1,
+        "and it is not sent again"
     );
-    assert_eq!(end.possibly_paid_attempts, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn f_027_a_provider_that_always_panics_stops_the_run() {
+    let provider = Scripted::new(|_, _| panic!("scripted"));
+    let (finished, end) = run_all(&provider, options(3), 100).await;
+    assert_eq!(stopped_by(&end).kind(), ErrorKind::Unexpected);
+    assert!((20..=23).contains(&finished.len()), "{}", finished.len());
 }
 
 #[tokio::test(start_paused = true)]
