@@ -3,7 +3,7 @@
 use crate::{
     Attempt, DispatchLog, Executed, Finished, ItemState, Next, Strategy,
     schedule::{Slot, Start},
-    scope::ScopeName,
+    scope_name::ScopeName,
     telemetry,
 };
 use batchwright_core::{
@@ -77,6 +77,10 @@ impl Default for Discarded {
 }
 
 /// How a task ended.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every task ends with an outcome"
+)]
 pub(crate) enum Done<T, C> {
     /// The outcome is durable.
     Recorded {

@@ -100,18 +100,17 @@ impl<T, C> Finished<T, C> {
 
 /// What strategies know of one item from its earlier attempts: one value of each type.
 #[derive(Default)]
-pub struct ItemState(Option<Box<HashMap<TypeId, Box<dyn Any + Send + Sync>>>>);
+pub struct ItemState(HashMap<TypeId, Box<dyn Any + Send + Sync>>);
 
 impl ItemState {
     /// The value of this type, where there is one.
     pub fn get<S: Any + Send + Sync>(&self) -> Option<&S> {
-        self.0.as_ref()?.get(&TypeId::of::<S>())?.downcast_ref()
+        self.0.get(&TypeId::of::<S>())?.downcast_ref()
     }
 
     /// The value of this type, made on first use.
     pub fn get_mut<S: Any + Send + Sync + Default>(&mut self) -> &mut S {
         self.0
-            .get_or_insert_default()
             .entry(TypeId::of::<S>())
             .or_insert_with(|| Box::new(S::default()))
             .downcast_mut()
@@ -121,9 +120,8 @@ impl ItemState {
 
 impl fmt::Debug for ItemState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let values = self.0.as_ref().map_or(0, |values| values.len());
         f.debug_struct("ItemState")
-            .field("values", &values)
+            .field("values", &self.0.len())
             .finish()
     }
 }

@@ -10,7 +10,7 @@ mod strategy;
 
 mod attempt;
 mod schedule;
-mod scope;
+mod scope_name;
 mod telemetry;
 
 pub use item::{Finished, ItemState, WorkItem};

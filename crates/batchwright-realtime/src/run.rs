@@ -4,7 +4,7 @@ use crate::{
     DispatchLog, Finished, ItemState, Meter, Next, PoolOptions, Progress, Strategy, WorkItem,
     attempt::{Call, Discarded, Done, Line, Prepared, attempt, record},
     schedule::{Due, Schedule, Slot, Start, Verdict},
-    scope::{ScopeId, Scopes},
+    scope_name::{ScopeId, ScopeNames},
     telemetry,
 };
 use batchwright_core::{Ending, Error, ErrorKind, Response, Result};
@@ -39,7 +39,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 pub struct Run<S, T = Response, C = ()> {
     line: Arc<Line<T>>,
     schedule: Schedule,
-    scopes: Scopes,
+    scopes: ScopeNames,
     source: Pin<Box<S>>,
     tasks: JoinSet<Done<T, C>>,
     /// Requests of waiting rows, by slot.
@@ -358,7 +358,7 @@ where
             closing: None,
             attempt_timeout: options.attempt_timeout,
             schedule: Schedule::new(options),
-            scopes: Scopes::default(),
+            scopes: ScopeNames::default(),
             source: Box::pin(items),
             tasks: JoinSet::new(),
             parked: Vec::new(),

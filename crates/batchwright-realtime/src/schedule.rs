@@ -4,7 +4,7 @@
 //! over, keeps it until its outcome is durable, and gives it up while it waits. `now` is the time since
 //! the run began and never goes back.
 
-use crate::{EndReason, Next, PoolOptions, Unfinished, scope::ScopeId};
+use crate::{EndReason, Next, PoolOptions, Unfinished, scope_name::ScopeId};
 use batchwright_core::{Error, ErrorKind, RetryClass, RetryDecision, RetryState};
 use std::{collections::BTreeSet, time::Duration};
 
