@@ -3,17 +3,21 @@
 use crate::{
     base_url::is_loopback,
     call::{Call, Reply, StreamReply},
-    connection::{GateLayer, Tally, wanted},
     deadline::Deadline,
-    failure,
-    incoming::{Coding, Incoming, Whole},
+    direct::{Direct, Wait},
+    failure::{self, Broken, Fault},
+    incoming::{Coding, Incoming, Source, Whole},
+    origin::Origin,
+    through_reqwest::{Outbound, Settings, ThroughReqwest},
     tls,
-    upload::{Upload, answer, outgoing},
+    upload::Outgoing,
 };
 use batchwright_core::{Error, ErrorKind, Result, RetryDecision, RetryPolicy, RetryState};
+use hyper::{Request, Uri};
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{
-    Method, Version,
-    header::{ACCEPT_ENCODING, CONNECTION, HeaderMap, HeaderValue},
+    Method, Url,
+    header::{ACCEPT, ACCEPT_ENCODING, HOST, HeaderMap, HeaderValue, USER_AGENT},
 };
 use std::{
     fmt,
@@ -31,6 +35,10 @@ use tokio::sync::Semaphore;
 /// It sends what it is given exactly once, follows no redirect, bounds every wait and every body, and
 /// puts neither URL nor header nor body into its errors. Only [`HttpClient::read`] sends again.
 ///
+/// Calls go over HTTP/1.1, each on a connection of its own meanwhile, which is what work in bulk wants: servers bound the
+/// calls on one HTTP/2 connection, often at 100, and one lost packet holds all of them up. HTTP/2 is there with
+/// [`HttpClientBuilder::http2`].
+///
 /// Proxies come from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, or the
 /// system's setting on macOS and Windows) unless [`HttpClientBuilder::no_proxy`] is called; this
 /// machine itself is never reached through one (F-047).
@@ -38,13 +46,21 @@ use tokio::sync::Semaphore;
 pub struct HttpClient(Arc<Inner>);
 
 struct Inner {
-    remote: Pair,
-    /// For this machine: the same without proxies.
-    local: Pair,
+    transport: Transport,
     places: Semaphore,
     max_in_flight: usize,
-    tally: Arc<Tally>,
     random: AtomicU64,
+}
+
+/// How calls get to the server.
+enum Transport {
+    /// Directly, but through reqwest where a proxy stands between; none where proxies are ignored.
+    Direct {
+        direct: Box<Direct>,
+        proxied: Option<Box<ThroughReqwest>>,
+    },
+    /// All through reqwest, which speaks HTTP/2.
+    Reqwest(Box<ThroughReqwest>),
 }
 
 /// An answer whose body is still to come.
@@ -56,11 +72,9 @@ struct Opened {
     cap: u64,
 }
 
-/// The two ways to get a connection.
-struct Pair {
-    pooled: reqwest::Client,
-    fresh: reqwest::Client,
-}
+/// What every request says of us.
+const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("batchwright/", env!("CARGO_PKG_VERSION")));
 
 impl HttpClient {
     /// The settings of a new client.
@@ -200,56 +214,50 @@ impl HttpClient {
             fresh_connection,
         } = call;
         let deadline = Deadline::after(limits.total);
-        // A connection of its own never reaches the pool, so the tally is not told of it.
-        let busy = (!fresh_connection).then(|| self.0.tally.start());
-        let upload = Arc::new(Upload::new());
-        let pair = if is_loopback(&url) {
-            &self.0.local
-        } else {
-            &self.0.remote
+        let (body, progress) = Outgoing::of(operation, body).await?;
+        headers
+            .entry(ACCEPT)
+            .or_insert(HeaderValue::from_static("*/*"));
+        headers.entry(USER_AGENT).or_insert(AGENT);
+        let outbound = Outbound {
+            method,
+            url,
+            headers,
+            body,
         };
-        let client = if fresh_connection {
-            &pair.fresh
-        } else {
-            &pair.pooled
-        };
-        let body = outgoing(operation, body, &mut headers, &upload).await?;
-        let mut request = reqwest::Request::new(method, url);
-        *request.headers_mut() = headers;
-        *request.body_mut() = body;
-        let response = answer(
-            wanted(client.execute(request)),
-            &upload,
-            limits.first_byte,
-            deadline,
-        )
-        .await;
-        let mut response = match response {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => {
-                return Err(failure::of_transport(operation, error, upload.fault()));
+        let wait = Wait::new(&limits, deadline, progress.as_deref());
+        let sent = match &self.0.transport {
+            Transport::Reqwest(reqwest) => {
+                through_reqwest(operation, reqwest, outbound, fresh_connection, wait).await
             }
-            Err(waited) => return Err(failure::timeout(operation, "no answer", waited)),
+            Transport::Direct { direct, proxied } => {
+                match (direct.origin(&outbound.url), proxied) {
+                    (None, _) => Err(Broken::from(Fault::build("this is no URL to call")).into()),
+                    (Some(origin), Some(reqwest)) if origin.proxied => {
+                        through_reqwest(operation, reqwest, outbound, fresh_connection, wait).await
+                    }
+                    (Some(origin), _) => {
+                        directly(operation, direct, origin, outbound, fresh_connection, wait).await
+                    }
+                }
+            }
         };
-        let status = response.status().as_u16();
-        if let Some(error) = failure::of_misdirection(operation, &response) {
-            return Err(error);
-        }
+        let (status, mut headers, source) = match sent {
+            Ok(sent) => sent,
+            Err(Unsent::Broken(broken)) => {
+                let fault = progress.as_ref().and_then(|progress| progress.fault());
+                return Err(failure::of_transport(operation, broken, fault));
+            }
+            Err(Unsent::Misdirected(error)) => return Err(error),
+        };
         let cap = limits.body_cap(status);
-        let mut headers = std::mem::take(response.headers_mut());
-        let keeps_alive = response.version() >= Version::HTTP_11
-            && headers
-                .get(CONNECTION)
-                .is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"close"));
         let incoming = Incoming {
             operation,
             coding: Coding::take_from(&mut headers),
-            response,
+            source,
             idle: limits.idle,
             deadline,
             cap: limits.max_body,
-            keeps_alive,
-            busy,
             read: 0,
         };
         Ok(Opened {
@@ -258,6 +266,76 @@ impl HttpClient {
             incoming,
             cap,
         })
+    }
+}
+
+/// Why there is no answer to hand on.
+enum Unsent {
+    Broken(Broken),
+    Misdirected(Error),
+}
+
+impl From<Broken> for Unsent {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+type Sent = Result<(u16, HeaderMap, Source), Unsent>;
+
+async fn directly(
+    operation: &str,
+    direct: &Direct,
+    origin: Arc<Origin>,
+    outbound: Outbound,
+    fresh: bool,
+    wait: Wait<'_>,
+) -> Sent {
+    let Outbound {
+        method,
+        url,
+        mut headers,
+        body,
+    } = outbound;
+    headers
+        .entry(HOST)
+        .or_insert_with(|| origin.authority.clone());
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = path_and_query(&url)?;
+    *request.headers_mut() = headers;
+    let response = direct.send(origin, request, fresh, wait).await?;
+    let (parts, body) = response.into_parts();
+    let status = parts.status.as_u16();
+    match failure::of_misdirection(operation, status, &parts.headers, &url) {
+        Some(error) => Err(Unsent::Misdirected(error)),
+        None => Ok((status, parts.headers, Source::Direct(body))),
+    }
+}
+
+/// What stands in the first line of a request.
+fn path_and_query(url: &Url) -> Result<Uri, Broken> {
+    let path = match url.query() {
+        None => Uri::try_from(url.path()),
+        Some(query) => Uri::try_from(format!("{}?{query}", url.path())),
+    };
+    path.map_err(|error| Fault::build(error).into())
+}
+
+async fn through_reqwest(
+    operation: &str,
+    reqwest: &ThroughReqwest,
+    outbound: Outbound,
+    fresh: bool,
+    wait: Wait<'_>,
+) -> Sent {
+    let is_local = is_loopback(&outbound.url);
+    let mut response = reqwest.send(outbound, is_local, fresh, wait).await?;
+    let status = response.status();
+    let headers = response.take_headers();
+    match failure::of_misdirection(operation, status, &headers, response.url()) {
+        Some(error) => Err(Unsent::Misdirected(error)),
+        None => Ok((status, headers, Source::Reqwest(Box::new(response)))),
     }
 }
 
@@ -291,7 +369,7 @@ pub struct HttpClientBuilder {
     pool_idle_timeout: Duration,
     extra_roots: Vec<Vec<u8>>,
     proxy: bool,
-    http1_only: bool,
+    http2: bool,
 }
 
 impl Default for HttpClientBuilder {
@@ -302,7 +380,7 @@ impl Default for HttpClientBuilder {
             pool_idle_timeout: Duration::from_secs(10),
             extra_roots: Vec::new(),
             proxy: true,
-            http1_only: false,
+            http2: false,
         }
     }
 }
@@ -345,11 +423,11 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Speaks HTTP/1.1 only. By default HTTP/2 is used where the server offers it, with one connection
-    /// per host, whose number of concurrent calls the server bounds, often at 100.
+    /// Uses HTTP/2 where the server offers it: one connection for each host, whose number of concurrent calls the server
+    /// bounds, often at 100. By default all calls go over HTTP/1.1, with a connection for each call at once.
     #[must_use]
-    pub fn http1_only(mut self) -> Self {
-        self.http1_only = true;
+    pub fn http2(mut self) -> Self {
+        self.http2 = true;
         self
     }
 
@@ -358,74 +436,36 @@ impl HttpClientBuilder {
     /// # Errors
     /// `ConfigInvalid` where the extra CA or a proxy's URL is unusable.
     pub fn build(self) -> Result<HttpClient> {
-        let tls = tls::config(&self.extra_roots, self.http1_only)?;
-        let tally = Arc::new(Tally::new());
-        let local = self.pair(&tls, &tally, false)?;
-        let remote = if self.proxy {
-            self.pair(&tls, &tally, true)?
+        let settings = Settings {
+            tls: tls::config(&self.extra_roots, self.http2)?,
+            connect_timeout: self.connect_timeout,
+            idle_timeout: self.pool_idle_timeout,
+            most_idle: self.max_in_flight,
+            proxy: self.proxy,
+            http2: self.http2,
+        };
+        let reqwest = || ThroughReqwest::new(&settings).map(Box::new);
+        let transport = if self.http2 {
+            Transport::Reqwest(reqwest()?)
         } else {
-            Pair {
-                pooled: local.pooled.clone(),
-                fresh: local.fresh.clone(),
+            Transport::Direct {
+                proxied: self.proxy.then(reqwest).transpose()?,
+                direct: Box::new(Direct::new(
+                    settings.tls,
+                    // What reqwest reads too.
+                    self.proxy.then(Matcher::from_system),
+                    self.connect_timeout,
+                    self.pool_idle_timeout,
+                    self.max_in_flight,
+                )),
             }
         };
         Ok(HttpClient(Arc::new(Inner {
-            remote,
-            local,
+            transport,
             places: Semaphore::new(self.max_in_flight),
             max_in_flight: self.max_in_flight,
-            tally,
             random: AtomicU64::new(RandomState::new().hash_one("retry jitter")),
         })))
-    }
-
-    fn pair(&self, tls: &rustls::ClientConfig, tally: &Arc<Tally>, proxy: bool) -> Result<Pair> {
-        Ok(Pair {
-            pooled: self.client(tls, proxy, |builder| {
-                builder
-                    .pool_max_idle_per_host(self.max_in_flight)
-                    .connector_layer(GateLayer(Arc::clone(tally)))
-            })?,
-            fresh: self.client(tls, proxy, |builder| builder.pool_max_idle_per_host(0))?,
-        })
-    }
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one constructor; it hands over a TLS configuration of its own"
-    )]
-    fn client(
-        &self,
-        tls: &rustls::ClientConfig,
-        proxy: bool,
-        pool: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
-    ) -> Result<reqwest::Client> {
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls.clone())
-            .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .retry(reqwest::retry::never())
-            .connect_timeout(self.connect_timeout)
-            .pool_idle_timeout(self.pool_idle_timeout)
-            .tcp_keepalive(Duration::from_secs(30))
-            .tcp_keepalive_interval(Duration::from_secs(30))
-            .no_gzip();
-        if self.http1_only {
-            builder = builder.http1_only();
-        }
-        if !proxy {
-            builder = builder.no_proxy();
-        }
-        pool(builder).build().map_err(|error| {
-            Error::new(
-                ErrorKind::ConfigInvalid,
-                format!(
-                    "set up the HTTP client: {}",
-                    failure::cause(&error.without_url())
-                ),
-            )
-        })
     }
 }
 
@@ -437,7 +477,7 @@ impl fmt::Debug for HttpClientBuilder {
             .field("pool_idle_timeout", &self.pool_idle_timeout)
             .field("extra_roots", &self.extra_roots.len())
             .field("proxy", &self.proxy)
-            .field("http1_only", &self.http1_only)
+            .field("http2", &self.http2)
             .finish()
     }
 }

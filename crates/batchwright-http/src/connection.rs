@@ -1,4 +1,4 @@
-//! Keeps the pool from opening connections nobody will use.
+//! Keeps reqwest's pool from opening connections nobody will use.
 //!
 //! The pool below reqwest races a new connection against the next idle one and, where the idle one
 //! wins, finishes the new one in the background. A connection reaches the pool a moment after its

@@ -6,6 +6,8 @@ use tokio::time::Instant;
 /// When an exchange must be over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
+    /// When it began.
+    pub(crate) start: Instant,
     pub(crate) at: Instant,
     /// How long after the start that is.
     pub(crate) total: Duration,
@@ -13,8 +15,10 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     pub(crate) fn after(total: Duration) -> Self {
+        let start = Instant::now();
         Self {
-            at: later(Instant::now(), total),
+            start,
+            at: later(start, total),
             total,
         }
     }

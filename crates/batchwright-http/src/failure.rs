@@ -2,24 +2,107 @@
 
 use crate::{Reply, redact::redact};
 use batchwright_core::{Error, ErrorKind, RetryClass};
-use reqwest::{Response, header::LOCATION};
+use reqwest::{
+    Url,
+    header::{HeaderMap, LOCATION},
+};
 use std::{error::Error as StdError, io, time::Duration};
 
+/// Any error of a layer below.
+pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    Fault(Fault),
+    /// It did not come within this time.
+    Waited(Duration),
+}
+
+impl From<Fault> for Broken {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// What failed before the answer's headers, and how far the request had got.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    stage: Stage,
+    cause: Cause,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// It is none that can be sent.
+    Build,
+    /// There was no connection to send it on.
+    Connect,
+    /// It may have been sent.
+    Exchange,
+}
+
+impl Fault {
+    pub(crate) fn build(cause: impl Into<Cause>) -> Self {
+        Self {
+            stage: Stage::Build,
+            cause: cause.into(),
+        }
+    }
+
+    pub(crate) fn connect(cause: impl Into<Cause>) -> Self {
+        Self {
+            stage: Stage::Connect,
+            cause: cause.into(),
+        }
+    }
+
+    pub(crate) fn exchange(cause: impl Into<Cause>) -> Self {
+        Self {
+            stage: Stage::Exchange,
+            cause: cause.into(),
+        }
+    }
+}
+
+impl From<reqwest::Error> for Fault {
+    fn from(error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        if error.is_connect() {
+            Self::connect(error)
+        } else if error.is_builder() {
+            Self::build(error)
+        } else {
+            Self::exchange(error)
+        }
+    }
+}
+
+/// Why a body goes no further.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    Fault(Cause),
+    /// No piece came within the wait between two.
+    Idle,
+    /// The whole exchange took too long.
+    Total,
+}
+
 /// A failure before the answer's headers. `upload` is why our own side could not go on, if it could not.
-pub(crate) fn of_transport(
-    operation: &str,
-    error: reqwest::Error,
-    upload: Option<&Error>,
-) -> Error {
-    let error = error.without_url();
+pub(crate) fn of_transport(operation: &str, broken: Broken, upload: Option<&Error>) -> Error {
+    let Fault { stage, cause } = match broken {
+        Broken::Fault(fault) => fault,
+        Broken::Waited(waited) => return timeout(operation, "no answer", waited),
+    };
     if let Some(fault) = upload {
         return fault.clone();
     }
-    if let Some(refusal) = links(&error).find_map(certificate_fault) {
+    let error: &(dyn StdError + 'static) = &*cause;
+    if let Some(refusal) = links(error).find_map(certificate_fault) {
         return Error::new(ErrorKind::Connect, format!("{operation}: {refusal}"))
             .with_class(RetryClass::JobStop);
     }
-    let cause = cause(&error);
+    let cause = self::cause(error);
     if cause.contains("proxy authorization required")
         || cause.contains("proxy authentication required")
     {
@@ -28,35 +111,40 @@ pub(crate) fn of_transport(
             format!("{operation}: the proxy wants a user name and password"),
         );
     }
-    if error.is_connect() {
-        let what = if error.is_timeout() {
-            "no connection in time"
-        } else if error.is_dns() {
-            "the host name was not found"
-        } else {
-            "no connection"
-        };
-        return Error::new(ErrorKind::Connect, format!("{operation}: {what}: {cause}"));
-    }
-    if error.is_builder() {
-        return Error::new(
+    match stage {
+        Stage::Build => Error::new(
             ErrorKind::ConfigInvalid,
             format!("{operation}: build the request: {cause}"),
-        );
-    }
-    if cause.contains("refused stream") {
+        ),
+        Stage::Connect => {
+            let what = if links(error).any(is_timeout) {
+                "no connection in time"
+            } else if links(error).any(is_dns) {
+                "the host name was not found"
+            } else {
+                "no connection"
+            };
+            Error::new(ErrorKind::Connect, format!("{operation}: {what}: {cause}"))
+        }
         // REFUSED_STREAM promises that nothing was done (RFC 9113, section 8.7).
-        return Error::new(ErrorKind::Overloaded, format!("{operation}: {cause}"));
+        Stage::Exchange if cause.contains("refused stream") => {
+            Error::new(ErrorKind::Overloaded, format!("{operation}: {cause}"))
+        }
+        Stage::Exchange => Error::new(
+            ErrorKind::Timeout,
+            format!("{operation}: the connection broke before the answer: {cause}"),
+        ),
     }
-    Error::new(
-        ErrorKind::Timeout,
-        format!("{operation}: the connection broke before the answer: {cause}"),
-    )
 }
 
-/// A failure inside the answer's body.
-pub(crate) fn of_body(operation: &str, error: reqwest::Error) -> Error {
-    let cause = cause(&error.without_url());
+/// A failure inside the answer's body. `idle` is the wait between two pieces, `total` that of the whole exchange.
+pub(crate) fn of_body(operation: &str, halt: &Halt, idle: Duration, total: Duration) -> Error {
+    let error = match halt {
+        Halt::Fault(error) => error,
+        Halt::Idle => return timeout(operation, "the answer stopped", idle),
+        Halt::Total => return timeout(operation, "the answer did not end", total),
+    };
+    let cause = cause(&**error);
     // Everything but nonsense between the pieces is a connection that broke.
     let kind = if cause.to_ascii_lowercase().contains("invalid") {
         ErrorKind::ProviderFault
@@ -75,7 +163,7 @@ pub(crate) fn of_coding(operation: &str, reason: &str) -> Error {
 }
 
 /// A wait that was over.
-pub(crate) fn timeout(operation: &str, what: &str, waited: Duration) -> Error {
+fn timeout(operation: &str, what: &str, waited: Duration) -> Error {
     Error::new(
         ErrorKind::Timeout,
         format!("{operation}: {what} within {waited:?}"),
@@ -92,15 +180,18 @@ pub(crate) fn too_long(operation: &str, cap: u64) -> Error {
 
 /// A redirect, which is never followed: it would carry key and prompts along (F-046, F-194); or a
 /// proxy's own answer.
-pub(crate) fn of_misdirection(operation: &str, response: &Response) -> Option<Error> {
-    let status = response.status().as_u16();
+pub(crate) fn of_misdirection(
+    operation: &str,
+    status: u16,
+    headers: &HeaderMap,
+    url: &Url,
+) -> Option<Error> {
     let message = match status {
         301 | 302 | 303 | 307 | 308 => {
-            let target = response
-                .headers()
+            let target = headers
                 .get(LOCATION)
                 .and_then(|value| value.to_str().ok())
-                .and_then(|location| response.url().join(location).ok())
+                .and_then(|location| url.join(location).ok())
                 .map(|url| url.origin().ascii_serialization());
             match target {
                 Some(origin) => format!(
@@ -143,6 +234,23 @@ pub(crate) fn cause(error: &(dyn StdError + 'static)) -> String {
             .map(ToString::to_string)
             .unwrap_or_default(),
     )
+}
+
+fn is_timeout(link: &(dyn StdError + 'static)) -> bool {
+    let kind = link.downcast_ref::<io::Error>().map(io::Error::kind);
+    kind == Some(io::ErrorKind::TimedOut)
+        || link
+            .downcast_ref::<reqwest::Error>()
+            .is_some_and(reqwest::Error::is_timeout)
+}
+
+fn is_dns(link: &(dyn StdError + 'static)) -> bool {
+    // The connector's error has no name, but this text since it exists.
+    let of_connector = || link.to_string() == "dns error";
+    match link.downcast_ref::<reqwest::Error>() {
+        Some(error) => error.is_dns(),
+        None => of_connector(),
+    }
 }
 
 fn certificate_fault(link: &(dyn StdError + 'static)) -> Option<String> {

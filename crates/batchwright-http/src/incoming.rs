@@ -1,20 +1,12 @@
 //! The answer's body on its way in: bounded in time and memory, decompressed.
 
-use crate::{
-    connection::Busy,
-    deadline::{Deadline, later},
-    failure,
-};
+use crate::{deadline::Deadline, direct, failure, through_reqwest};
 use batchwright_core::{ByteStream, Result, RetryClass};
 use bytes::{Buf, Bytes, BytesMut};
 use flate2::write::MultiGzDecoder;
 use futures::{StreamExt, stream};
-use reqwest::{
-    Response,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap},
-};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
 use std::{io::Write, time::Duration};
-use tokio::time::{Instant, timeout_at};
 
 /// Compressed bytes unfolded at a time: gzip packs at most 1,032 to one, so a bomb unfolds by 2 MiB
 /// before its size is looked at (F-200).
@@ -27,17 +19,20 @@ const PIECE: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) operation: &'static str,
-    pub(crate) response: Response,
+    pub(crate) source: Source,
     pub(crate) idle: Duration,
     pub(crate) deadline: Deadline,
     /// The most bytes after decompression.
     pub(crate) cap: u64,
-    /// Whether the connection outlives this exchange.
-    pub(crate) keeps_alive: bool,
-    /// Held until the body ends or is dropped, where the connection came from the pool.
-    pub(crate) busy: Option<Busy>,
     pub(crate) coding: Coding,
     pub(crate) read: u64,
+}
+
+/// Over what it arrives.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Direct(direct::Arriving),
+    Reqwest(Box<through_reqwest::Arriving>),
 }
 
 /// How a body is packed.
@@ -121,29 +116,12 @@ impl Incoming {
 
     /// The next piece as it was sent.
     async fn receive(&mut self) -> Result<Option<Bytes>> {
-        let until = later(Instant::now(), self.idle).min(self.deadline.at);
-        match timeout_at(until, self.response.chunk()).await {
-            Ok(Ok(piece)) => {
-                if piece.is_none()
-                    && self.keeps_alive
-                    && let Some(busy) = &mut self.busy
-                {
-                    busy.returns();
-                }
-                Ok(piece)
-            }
-            Ok(Err(error)) => Err(failure::of_body(self.operation, error)),
-            Err(_) if until >= self.deadline.at => Err(failure::timeout(
-                self.operation,
-                "the answer did not end",
-                self.deadline.total,
-            )),
-            Err(_) => Err(failure::timeout(
-                self.operation,
-                "the answer stopped",
-                self.idle,
-            )),
-        }
+        let (idle, deadline) = (self.idle, self.deadline);
+        let piece = match &mut self.source {
+            Source::Direct(body) => body.chunk(idle, deadline).await,
+            Source::Reqwest(body) => body.chunk(idle, deadline).await,
+        };
+        piece.map_err(|halt| failure::of_body(self.operation, &halt, idle, deadline.total))
     }
 
     fn count(&mut self, bytes: Bytes) -> Result<Bytes> {

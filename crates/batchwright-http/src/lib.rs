@@ -17,10 +17,15 @@ mod submission;
 mod vendor_error;
 pub mod wire;
 
+mod bell;
 mod connection;
 mod deadline;
+mod direct;
 mod failure;
 mod incoming;
+mod origin;
+mod socket;
+mod through_reqwest;
 mod tls;
 mod upload;
 

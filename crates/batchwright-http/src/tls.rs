@@ -1,4 +1,4 @@
-//! The one TLS configuration: rustls with ring, HTTP/2 and HTTP/1.1, Mozilla's roots and the caller's.
+//! The one TLS configuration: rustls with ring, HTTP/1.1 and where asked for HTTP/2, Mozilla's roots and the caller's.
 
 use batchwright_core::{Error, ErrorKind, Result};
 use rustls::{
@@ -11,7 +11,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// `ConfigInvalid` where a PEM text holds no certificate or one that cannot be a root.
-pub(crate) fn config(extra_roots: &[Vec<u8>], http1_only: bool) -> Result<ClientConfig> {
+pub(crate) fn config(extra_roots: &[Vec<u8>], http2: bool) -> Result<ClientConfig> {
     let mut roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
     };
@@ -34,9 +34,9 @@ pub(crate) fn config(extra_roots: &[Vec<u8>], http1_only: bool) -> Result<Client
         .map_err(|error| Error::new(ErrorKind::Unexpected, format!("set up TLS: {error}")))?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    if http1_only {
-        config.alpn_protocols.remove(0);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    if http2 {
+        config.alpn_protocols.insert(0, b"h2".to_vec());
     }
     Ok(config)
 }

@@ -1,27 +1,28 @@
-//! The request's body on its way out, and the wait for the answer behind it.
+//! The request's body on its way out.
 
 use crate::{
     call::{Body, separate},
-    deadline::{Deadline, later},
+    deadline::later,
 };
 use batchwright_core::{Error, ErrorKind, Result};
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, stream};
-use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
+use futures::{StreamExt, stream, stream::BoxStream};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::{
-    future::Future,
-    io,
+    fmt, io,
     path::Path,
+    pin::Pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
     fs::File,
     io::{AsyncReadExt, Take},
-    time::{Instant, timeout_at},
+    time::Instant,
 };
 
 /// Bytes read from disk at a time.
@@ -32,16 +33,16 @@ const PIECE: usize = 512 * 1024;
 /// error hides the answer (F-045). With [`PIECE`] it bounds an upload at some 256 MiB a second.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// How far the request's body has been taken off our hands.
+/// How far a body that is read from disk has been taken off our hands.
 #[derive(Debug)]
-pub(crate) struct Upload {
+pub(crate) struct Progress {
     start: Instant,
     /// Milliseconds from `start` to the last piece.
     last: AtomicU64,
     fault: OnceLock<Error>,
 }
 
-impl Upload {
+impl Progress {
     pub(crate) fn new() -> Self {
         Self {
             start: Instant::now(),
@@ -55,12 +56,13 @@ impl Upload {
         self.fault.get()
     }
 
-    fn touch(&self) {
+    pub(crate) fn touch(&self) {
         let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(millis, Ordering::Relaxed);
     }
 
-    fn last(&self) -> Instant {
+    /// When the last piece was taken.
+    pub(crate) fn last(&self) -> Instant {
         later(
             self.start,
             Duration::from_millis(self.last.load(Ordering::Relaxed)),
@@ -68,68 +70,113 @@ impl Upload {
     }
 }
 
-/// The outcome of `exchange`, or how long it was waited for in vain: `first_byte` after the last piece
-/// of the body was taken, or the whole deadline.
-pub(crate) async fn answer<T>(
-    exchange: impl Future<Output = T>,
-    upload: &Upload,
-    first_byte: Duration,
-    deadline: Deadline,
-) -> Result<T, Duration> {
-    let mut exchange = std::pin::pin!(exchange);
-    loop {
-        let until = later(upload.last(), first_byte).min(deadline.at);
-        match timeout_at(until, exchange.as_mut()).await {
-            Ok(answer) => return Ok(answer),
-            Err(_) if until >= deadline.at => return Err(deadline.total),
-            // A piece was taken meanwhile: the wait starts again there.
-            Err(_) if later(upload.last(), first_byte) > until => {}
-            Err(_) => return Err(first_byte),
-        }
+/// A body as it goes out.
+pub(crate) enum Outgoing {
+    Empty,
+    Bytes(Bytes),
+    Stream {
+        pieces: BoxStream<'static, io::Result<Bytes>>,
+        /// Bytes not yet taken.
+        left: u64,
+    },
+}
+
+impl Outgoing {
+    /// A body on its way, and where its progress is seen if it is a file. A file's length is checked here, before
+    /// anything is sent.
+    pub(crate) async fn of(
+        operation: &'static str,
+        body: Body,
+    ) -> Result<(Self, Option<Arc<Progress>>)> {
+        let left = body.len();
+        let (prefix, path, len, suffix, as_list) = match body {
+            Body::Empty => return Ok((Self::Empty, None)),
+            Body::Bytes(bytes) => return Ok((Self::Bytes(bytes), None)),
+            Body::File {
+                prefix,
+                path,
+                len,
+                suffix,
+            } => (prefix, path, len, suffix, false),
+            Body::Lines {
+                prefix,
+                path,
+                len,
+                suffix,
+            } => (prefix, path, len, suffix, true),
+        };
+        let file = open(operation, &path, len).await?;
+        let progress = Arc::new(Progress::new());
+        let content = Content {
+            operation,
+            file: file.take(len),
+            left: len,
+            as_list,
+            progress: Arc::clone(&progress),
+        };
+        let pieces = stream::iter([Ok(prefix)])
+            .chain(stream::try_unfold(content, Content::next))
+            .chain(stream::iter([Ok(suffix)]))
+            .boxed();
+        Ok((Self::Stream { pieces, left }, Some(progress)))
     }
 }
 
-/// A body on its way. A file's length is checked here, before anything is sent, and declared in `headers`.
-pub(crate) async fn outgoing(
-    operation: &'static str,
-    body: Body,
-    headers: &mut HeaderMap,
-    upload: &Arc<Upload>,
-) -> Result<Option<reqwest::Body>> {
-    let length = body.len();
-    let (prefix, path, len, suffix, as_list) = match body {
-        Body::Empty => return Ok(None),
-        Body::Bytes(bytes) => return Ok(Some(reqwest::Body::from(bytes))),
-        Body::File {
-            prefix,
-            path,
-            len,
-            suffix,
-        } => (prefix, path, len, suffix, false),
-        Body::Lines {
-            prefix,
-            path,
-            len,
-            suffix,
-        } => (prefix, path, len, suffix, true),
-    };
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    let upload = Arc::clone(upload);
-    file_body(operation, prefix, &path, len, suffix, as_list, upload)
-        .await
-        .map(Some)
+impl HttpBody for Outgoing {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = self.get_mut();
+        match this {
+            Self::Empty => Poll::Ready(None),
+            Self::Bytes(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *this = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Stream { pieces, left } => {
+                let piece = ready!(pieces.as_mut().poll_next(cx));
+                Poll::Ready(piece.map(|piece| {
+                    let piece = piece?;
+                    *left = left.saturating_sub(piece.len() as u64);
+                    Ok(Frame::data(piece))
+                }))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Bytes(bytes) => bytes.is_empty(),
+            // Only its end tells that the file was as long as it should be.
+            Self::Stream { .. } => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(match self {
+            Self::Empty => 0,
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Stream { left, .. } => *left,
+        })
+    }
 }
 
-/// A file between two pieces in memory.
-async fn file_body(
-    operation: &'static str,
-    prefix: Bytes,
-    path: &Path,
-    len: u64,
-    suffix: Bytes,
-    as_list: bool,
-    upload: Arc<Upload>,
-) -> Result<reqwest::Body> {
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Outgoing")
+            .field(&self.size_hint().exact())
+            .finish()
+    }
+}
+
+/// The file, if it has the length it should have.
+async fn open(operation: &'static str, path: &Path, len: u64) -> Result<File> {
     let file = File::open(path)
         .await
         .map_err(|error| storage(operation, &error))?;
@@ -143,18 +190,7 @@ async fn file_body(
             format!("{operation}: the file to be uploaded has {on_disk} bytes instead of {len}");
         return Err(Error::new(ErrorKind::Storage, message));
     }
-    let content = Content {
-        operation,
-        file: file.take(len),
-        left: len,
-        as_list,
-        upload,
-    };
-    let content = stream::try_unfold(content, Content::next);
-    let whole = stream::iter([Ok(prefix)])
-        .chain(content)
-        .chain(stream::iter([Ok(suffix)]));
-    Ok(reqwest::Body::wrap_stream(whole))
+    Ok(file)
 }
 
 /// The part of a file not yet sent.
@@ -164,12 +200,12 @@ struct Content {
     left: u64,
     /// Whether line feeds go out as commas.
     as_list: bool,
-    upload: Arc<Upload>,
+    progress: Arc<Progress>,
 }
 
 impl Content {
     async fn next(mut self) -> io::Result<Option<(Bytes, Self)>> {
-        self.upload.touch();
+        self.progress.touch();
         if self.left == 0 {
             return Ok(None);
         }
@@ -196,7 +232,7 @@ impl Content {
             }
             Err(error) => {
                 // The server sees a body shorter than declared; what we report is why.
-                let _ = self.upload.fault.set(storage(self.operation, &error));
+                let _ = self.progress.fault.set(storage(self.operation, &error));
                 Err(error)
             }
         }
@@ -208,42 +244,4 @@ fn storage(operation: &str, error: &io::Error) -> Error {
         ErrorKind::Storage,
         format!("{operation}: read the file to be uploaded: {error}"),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn f_038_an_upload_that_makes_progress_is_not_a_silent_server() {
-        let second = Duration::from_secs(1);
-        let exchange = async |upload: &Upload, pieces: u32| {
-            for _ in 0..pieces {
-                tokio::time::sleep(5 * second).await;
-                upload.touch();
-            }
-            tokio::time::sleep(5 * second).await;
-        };
-        for (pieces, first_byte, total, expected) in [
-            (10, 8, 100, Ok(())),
-            (0, 8, 100, Ok(())),
-            (0, 4, 100, Err(4 * second)),
-            (10, 4, 100, Err(4 * second)),
-            (10, 8, 30, Err(30 * second)),
-        ] {
-            let upload = Upload::new();
-            let deadline = Deadline::after(total * second);
-            let outcome = answer(
-                exchange(&upload, pieces),
-                &upload,
-                first_byte * second,
-                deadline,
-            );
-            assert_eq!(
-                outcome.await,
-                expected,
-                "{pieces} pieces, {first_byte} s, {total} s"
-            );
-        }
-    }
 }

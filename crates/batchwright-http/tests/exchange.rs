@@ -43,6 +43,12 @@ async fn a_call_is_sent_as_given_and_any_status_comes_back() {
 
 #[tokio::test]
 async fn a_file_is_streamed_with_its_exact_length() {
+    for builder in [HttpClient::builder(), HttpClient::builder().http2()] {
+        streamed(builder.build().unwrap()).await;
+    }
+}
+
+async fn streamed(client: HttpClient) {
     let server = MockServer::start().await;
     Mock::given(method("POST"))
         .respond_with(ResponseTemplate::new(200))
@@ -58,7 +64,6 @@ async fn a_file_is_streamed_with_its_exact_length() {
         suffix: "tail".into(),
     };
     let url = base(&server).join("files").unwrap();
-    let client = HttpClient::builder().build().unwrap();
     let send = |body| client.send(Call::post("upload the file", url.clone()).body(body));
     assert_eq!(send(body(700_000)).await.unwrap().status, 200);
     let received = server.received_requests().await.unwrap();

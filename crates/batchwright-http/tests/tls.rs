@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use batchwright_core::{Error, ErrorKind, RetryClass};
-use batchwright_http::{Call, HttpClient, Reply};
+use batchwright_http::{Call, HttpClient, HttpClientBuilder, Reply};
 use rustls::{
     ServerConfig, ServerConnection, Stream,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
@@ -49,6 +49,11 @@ fn serve(certificate: &[u8]) -> (u16, JoinHandle<bool>) {
     (port, server)
 }
 
+/// On connections of our own, and through reqwest.
+fn builders() -> [HttpClientBuilder; 2] {
+    [HttpClient::builder(), HttpClient::builder().http2()]
+}
+
 async fn call(client: &HttpClient, host: &str, port: u16) -> Result<Reply, Error> {
     let url = format!("https://{host}:{port}/canary").parse().unwrap();
     client
@@ -58,25 +63,27 @@ async fn call(client: &HttpClient, host: &str, port: u16) -> Result<Reply, Error
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f_032_a_company_ca_is_trusted_when_given() {
-    let client = HttpClient::builder()
-        .extra_ca_pem(CERTIFICATE)
-        .build()
-        .unwrap();
-    let (port, server) = serve(CERTIFICATE);
-    assert_eq!(
-        &call(&client, "localhost", port).await.unwrap().body[..],
-        b"ok"
-    );
-    assert!(server.join().unwrap());
+    for builder in builders() {
+        let client = builder.extra_ca_pem(CERTIFICATE).build().unwrap();
+        let (port, server) = serve(CERTIFICATE);
+        assert_eq!(
+            &call(&client, "localhost", port).await.unwrap().body[..],
+            b"ok"
+        );
+        assert!(server.join().unwrap());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f_032_bad_certificates_stop_the_job_with_the_reason() {
-    let trusting = HttpClient::builder()
-        .extra_ca_pem(CERTIFICATE)
-        .build()
-        .unwrap();
-    let plain = HttpClient::builder().build().unwrap();
+    for builder in builders() {
+        bad_certificates(builder).await;
+    }
+}
+
+async fn bad_certificates(builder: HttpClientBuilder) {
+    let plain = builder.clone().build().unwrap();
+    let trusting = builder.extra_ca_pem(CERTIFICATE).build().unwrap();
     for (client, certificate, host, reason) in [
         (&plain, CERTIFICATE, "localhost", "a company's own CA"),
         (&trusting, EXPIRED, "localhost", "clock"),
@@ -103,6 +110,12 @@ async fn f_032_bad_certificates_stop_the_job_with_the_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f_032_a_server_without_tls_was_sent_nothing() {
+    for builder in builders() {
+        without_tls(builder.build().unwrap()).await;
+    }
+}
+
+async fn without_tls(client: HttpClient) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = std::thread::spawn(move || {
@@ -110,7 +123,6 @@ async fn f_032_a_server_without_tls_was_sent_nothing() {
         let _ = socket.read(&mut [0; 4096]);
         let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     });
-    let client = HttpClient::builder().build().unwrap();
     let error = call(&client, "localhost", port).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.class()),

@@ -95,8 +95,37 @@ async fn read_head(socket: &mut TcpStream) {
     }
 }
 
-fn client() -> HttpClient {
-    HttpClient::builder().build().unwrap()
+/// Each test twice: on connections of our own, and through reqwest, as with HTTP/2, which none of these servers speaks.
+macro_rules! on_both {
+    ($($test:ident)*) => {
+        mod direct {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(batchwright_http::HttpClient::builder().build().unwrap()).await;
+            })*
+        }
+        mod through_reqwest {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(batchwright_http::HttpClient::builder().http2().build().unwrap()).await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    f_031_a_refused_connection_was_not_sent
+    f_034_silence_after_the_request_is_ambiguous_and_sent_once
+    f_033_a_connection_closed_while_idle_repeats_reads_only
+    f_035_f_036_half_a_body_is_never_a_success
+    f_036_the_status_of_a_cut_error_is_told
+    f_038_f_039_every_wait_ends
+    f_043_truncated_gzip_is_an_error
+    f_044_several_gzip_members_are_read_and_a_wrong_label_is_an_error
+    f_200_a_bomb_is_cut_while_it_unfolds
+    f_201_endless_headers_and_bodies_end
+    f_045_an_early_answer_is_reported_instead_of_the_broken_pipe
+    f_046_f_194_redirects_are_never_followed
 }
 
 /// F-192, F-193: whatever fails, neither key nor prompt nor URL is told.
@@ -108,12 +137,11 @@ fn check(error: &Error, kind: ErrorKind, class: RetryClass) {
     assert!(error.message().starts_with("send the request: "), "{told}");
 }
 
-#[tokio::test]
-async fn f_031_a_refused_connection_was_not_sent() {
+async fn f_031_a_refused_connection_was_not_sent(client: HttpClient) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/canary", listener.local_addr().unwrap());
     drop(listener);
-    let error = client()
+    let error = client
         .send(Call::get("send the request", url.parse().unwrap()))
         .await
         .unwrap_err();
@@ -131,16 +159,14 @@ async fn f_030_an_unknown_host_was_not_sent() {
     check(&error, ErrorKind::Connect, RetryClass::NotSent);
 }
 
-#[tokio::test]
-async fn f_034_silence_after_the_request_is_ambiguous_and_sent_once() {
+async fn f_034_silence_after_the_request_is_ambiguous_and_sent_once(client: HttpClient) {
     let server = Server::bytes("").await;
-    let error = client().send(server.call()).await.unwrap_err();
+    let error = client.send(server.call()).await.unwrap_err();
     check(&error, ErrorKind::Timeout, RetryClass::Ambiguous);
     assert_eq!(server.connections(), 1);
 }
 
-#[tokio::test]
-async fn f_033_a_connection_closed_while_idle_repeats_reads_only() {
+async fn f_033_a_connection_closed_while_idle_repeats_reads_only(client: HttpClient) {
     // One answer per connection, then the server closes without saying so.
     let server = Server::start(|mut socket| async move {
         socket
@@ -151,7 +177,6 @@ async fn f_033_a_connection_closed_while_idle_repeats_reads_only() {
         read_head(&mut socket).await;
     })
     .await;
-    let client = client();
     let poll = || Call::get("send the request", server.url.clone());
     client.send(poll()).await.unwrap();
     let error = client.send(server.call()).await.unwrap_err();
@@ -176,8 +201,7 @@ async fn f_033_a_connection_closed_while_idle_repeats_reads_only() {
     );
 }
 
-#[tokio::test]
-async fn f_035_f_036_half_a_body_is_never_a_success() {
+async fn f_035_f_036_half_a_body_is_never_a_success(client: HttpClient) {
     let answers: [&[u8]; 4] = [
         b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
@@ -186,13 +210,13 @@ async fn f_035_f_036_half_a_body_is_never_a_success() {
     ];
     for answer in answers {
         let server = Server::bytes(answer).await;
-        let error = client().send(server.call()).await.unwrap_err();
+        let error = client.send(server.call()).await.unwrap_err();
         check(&error, ErrorKind::Timeout, RetryClass::Ambiguous);
         assert_eq!(server.connections(), 1);
     }
     // The stream gives what there is, then the error, then ends.
     let server = Server::bytes(answers[0]).await;
-    let mut reply = client().stream(server.call()).await.unwrap();
+    let mut reply = client.stream(server.call()).await.unwrap();
     assert_eq!(reply.content_length(), Some(10));
     assert_eq!(&reply.body.next().await.unwrap().unwrap()[..], b"half");
     let error = reply.body.next().await.unwrap().unwrap_err();
@@ -200,17 +224,15 @@ async fn f_035_f_036_half_a_body_is_never_a_success() {
     assert!(reply.body.next().await.is_none());
 }
 
-#[tokio::test]
-async fn f_036_the_status_of_a_cut_error_is_told() {
+async fn f_036_the_status_of_a_cut_error_is_told(client: HttpClient) {
     let server =
         Server::bytes("HTTP/1.1 401 Unauthorized\r\ncontent-length: 100\r\n\r\n{\"error\"").await;
-    let reply = client().send(server.call()).await.unwrap();
+    let reply = client.send(server.call()).await.unwrap();
     assert_eq!((reply.status, reply.complete), (401, false));
     assert_eq!(&reply.body[..], b"{\"error\"");
 }
 
-#[tokio::test]
-async fn f_038_f_039_every_wait_ends() {
+async fn f_038_f_039_every_wait_ends(client: HttpClient) {
     let limits = Limits::answer()
         .with_first_byte(Duration::from_millis(80))
         .with_idle(Duration::from_millis(80))
@@ -230,10 +252,7 @@ async fn f_038_f_039_every_wait_ends() {
         })
         .await;
         let start = Instant::now();
-        let error = client()
-            .send(server.call().limits(limits))
-            .await
-            .unwrap_err();
+        let error = client.send(server.call().limits(limits)).await.unwrap_err();
         check(&error, ErrorKind::Timeout, RetryClass::Ambiguous);
         assert_eq!(
             start.elapsed() >= Duration::from_millis(400),
@@ -258,12 +277,11 @@ fn gzip_answer(status: u16, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-#[tokio::test]
-async fn f_043_truncated_gzip_is_an_error() {
+async fn f_043_truncated_gzip_is_an_error(client: HttpClient) {
     let content = (0..2000).map(|n| n.to_string()).collect::<String>();
     let whole = gzip(content.as_bytes());
     let server = Server::bytes(gzip_answer(200, &whole)).await;
-    assert!(client().send(server.call()).await.unwrap().body == content);
+    assert!(client.send(server.call()).await.unwrap().body == content);
     // Inside the header, half of it, before the trailer, inside the trailer.
     for length in [
         1,
@@ -274,7 +292,7 @@ async fn f_043_truncated_gzip_is_an_error() {
         whole.len() - 1,
     ] {
         let server = Server::bytes(gzip_answer(200, &whole[..length])).await;
-        match client().send(server.call()).await {
+        match client.send(server.call()).await {
             Err(error) => {
                 assert!(!format!("{error:?}").contains("canary"));
                 assert!(error.is_ambiguous(), "{length}: {error:?}");
@@ -288,25 +306,23 @@ async fn f_043_truncated_gzip_is_an_error() {
     }
 }
 
-#[tokio::test]
-async fn f_044_several_gzip_members_are_read_and_a_wrong_label_is_an_error() {
+async fn f_044_several_gzip_members_are_read_and_a_wrong_label_is_an_error(client: HttpClient) {
     let two = [gzip(b"one "), gzip(b"two")].concat();
     let server = Server::bytes(gzip_answer(200, &two)).await;
     assert_eq!(
-        &client().send(server.call()).await.unwrap().body[..],
+        &client.send(server.call()).await.unwrap().body[..],
         b"one two"
     );
     let server = Server::bytes(gzip_answer(200, b"{\"plain\":true}")).await;
-    let error = client().send(server.call()).await.unwrap_err();
+    let error = client.send(server.call()).await.unwrap_err();
     check(&error, ErrorKind::ProviderFault, RetryClass::Ambiguous);
 }
 
-#[tokio::test]
-async fn f_200_a_bomb_is_cut_while_it_unfolds() {
+async fn f_200_a_bomb_is_cut_while_it_unfolds(client: HttpClient) {
     let bomb = gzip(&vec![0; 200 * 1024 * 1024]);
     for status in [200, 500] {
         let server = Server::bytes(gzip_answer(status, &bomb)).await;
-        match client().send(server.call().limits(Limits::poll())).await {
+        match client.send(server.call().limits(Limits::poll())).await {
             Err(error) => {
                 assert_eq!(status, 200);
                 check(&error, ErrorKind::ProviderFault, RetryClass::Ambiguous);
@@ -320,7 +336,7 @@ async fn f_200_a_bomb_is_cut_while_it_unfolds() {
         }
     }
     let server = Server::bytes(gzip_answer(200, &bomb)).await;
-    let body = client()
+    let body = client
         .stream(server.call().limits(Limits::poll()))
         .await
         .unwrap()
@@ -341,8 +357,7 @@ async fn f_200_a_bomb_is_cut_while_it_unfolds() {
     );
 }
 
-#[tokio::test]
-async fn f_201_endless_headers_and_bodies_end() {
+async fn f_201_endless_headers_and_bodies_end(client: HttpClient) {
     for (head, more) in [
         ("HTTP/1.1 200 OK\r\n", "x-more: and more of it\r\n"),
         ("HTTP/1.1 200 OK\r\n\r\n", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"),
@@ -353,7 +368,7 @@ async fn f_201_endless_headers_and_bodies_end() {
             while socket.write_all(more.as_bytes()).await.is_ok() {}
         })
         .await;
-        let error = client()
+        let error = client
             .send(server.call().limits(Limits::poll()))
             .await
             .unwrap_err();
@@ -364,8 +379,7 @@ async fn f_201_endless_headers_and_bodies_end() {
     }
 }
 
-#[tokio::test]
-async fn f_045_an_early_answer_is_reported_instead_of_the_broken_pipe() {
+async fn f_045_an_early_answer_is_reported_instead_of_the_broken_pipe(client: HttpClient) {
     // Closing with unread input makes the kernel send RST.
     let server = Server::start(|mut socket| async move {
         let mut taken = 0;
@@ -384,7 +398,6 @@ async fn f_045_an_early_answer_is_reported_instead_of_the_broken_pipe() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let len = 64 * 1024 * 1024;
     file.as_file_mut().set_len(len).unwrap();
-    let client = client();
     for _ in 0..20 {
         let body = Body::File {
             prefix: "a".into(),
@@ -398,8 +411,7 @@ async fn f_045_an_early_answer_is_reported_instead_of_the_broken_pipe() {
     }
 }
 
-#[tokio::test]
-async fn f_046_f_194_redirects_are_never_followed() {
+async fn f_046_f_194_redirects_are_never_followed(client: HttpClient) {
     let canary = Server::bytes("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     let elsewhere = canary.url.origin().ascii_serialization();
     for status in [301, 302, 303, 307, 308] {
@@ -415,7 +427,7 @@ async fn f_046_f_194_redirects_are_never_followed() {
                 "HTTP/1.1 {status} X\r\n{location}content-length: 0\r\n\r\n"
             ))
             .await;
-            let error = client().send(server.call()).await.unwrap_err();
+            let error = client.send(server.call()).await.unwrap_err();
             check(&error, ErrorKind::ConfigInvalid, RetryClass::JobStop);
             assert_eq!(error.status(), Some(status));
             assert!(
