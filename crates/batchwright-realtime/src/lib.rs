@@ -8,15 +8,34 @@ mod progress;
 mod run;
 mod strategy;
 
+mod advertised;
 mod attempt;
+mod breaker;
+mod bucket;
+mod concurrency;
+mod cooldown;
+mod pace;
+mod rate_limit;
+mod retry_budget;
 mod schedule;
+#[expect(dead_code, reason = "the schedule asks it next")]
+mod scope;
 mod scope_name;
+#[expect(dead_code, reason = "the schedule asks it next")]
+mod spend;
 mod telemetry;
 
+pub use breaker::BreakerOptions;
+pub use concurrency::Concurrency;
+pub use cooldown::{CooldownOptions, SlowStart};
 pub use item::{Finished, ItemState, WorkItem};
 pub use log::{DispatchLog, NoLog};
 pub use options::PoolOptions;
 pub use pool::ParallelPool;
 pub use progress::{Meter, Progress};
+pub use rate_limit::RateLimitOptions;
+pub use retry_budget::RetryBudgetOptions;
 pub use run::{EndReason, Run, RunEnd, Unfinished};
+pub use scope::ScopeOptions;
+pub use spend::{OnReached, SpendOptions, Spent};
 pub use strategy::{Attempt, Direct, Executed, Next, Scope, Strategy};

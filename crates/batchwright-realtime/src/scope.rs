@@ -95,10 +95,10 @@ pub(crate) struct Ticket {
 
 /// The state of one scope.
 ///
-/// Each attempt that started ends by exactly one of [`Scope::succeeded`], [`Scope::failed`] and
-/// [`Scope::unsent`].
+/// Each attempt that started ends by exactly one of [`ScopeState::succeeded`], [`ScopeState::failed`] and
+/// [`ScopeState::unsent`].
 #[derive(Clone, Debug)]
-pub(crate) struct Scope {
+pub(crate) struct ScopeState {
     cooldown: Cooldown,
     gates: RateGates,
     concurrency: ConcurrencyLimit,
@@ -107,7 +107,7 @@ pub(crate) struct Scope {
     in_flight: usize,
 }
 
-impl Scope {
+impl ScopeState {
     pub(crate) fn new(options: &ScopeOptions, max_in_flight: usize) -> Self {
         Self {
             cooldown: Cooldown::new(options.cooldown.clone()),
@@ -139,7 +139,7 @@ impl Scope {
         }
     }
 
-    /// An attempt starts. Only right after [`Scope::admission`] said so.
+    /// An attempt starts. Only right after [`ScopeState::admission`] said so.
     pub(crate) fn start(&mut self, now: Duration, tokens: u64, cause: Cause) -> Ticket {
         self.in_flight += 1;
         self.concurrency.started(self.in_flight);
