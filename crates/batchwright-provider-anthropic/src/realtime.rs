@@ -7,9 +7,10 @@ use crate::stream::Assembly;
 use crate::wire::TokenCount;
 use batchwright_core::{CallOptions, Payload, Request, Response, Result};
 use batchwright_http::{
-    Asked, StreamReply, direct_answer, hollow, sse::SseParser, wire::size_hint,
+    Asked, StreamReply, direct_answer, hollow, sse, wire::size_hint,
 };
 use futures::StreamExt;
+use std::pin::pin;
 
 /// One attempt at an answer.
 pub(crate) async fn answer(
@@ -51,31 +52,16 @@ pub(crate) async fn answer(
 
 /// Reads a stream to its last event and gives the message it was about, in the form it has in one piece.
 async fn assemble(client: &Client, reply: StreamReply) -> Result<Vec<u8>> {
-    let mut body = reply.body;
-    let mut parser = SseParser::new();
     let mut assembly = Assembly::default();
-    loop {
-        let piece = body.next().await.transpose()?;
-        match &piece {
-            Some(piece) => parser.push(piece)?,
-            // An event without its blank line is whole all the same.
-            None => {
-                if let Some(event) = parser.finish() {
-                    assembly.take(&event.data, &client.key)?;
-                }
-            }
-        }
-        while let Some(event) = parser.next_event() {
-            assembly.take(&event.data, &client.key)?;
-        }
+    let mut events = pin!(sse::events(reply.body));
+    while let Some(event) = events.next().await {
+        assembly.take(&event?.data, &client.key)?;
         if assembly.is_whole() {
             return assembly.into_message();
         }
-        if piece.is_none() {
-            // F-058: however much was there.
-            return Err(hollow("read the answer: the stream ended before its end"));
-        }
     }
+    // F-058: however much was there.
+    Err(hollow("read the answer: the stream ended before its end"))
 }
 
 /// How many tokens a request puts in.

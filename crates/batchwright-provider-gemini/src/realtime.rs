@@ -71,6 +71,7 @@ async fn streamed(
         return Err(client.refused(Asked::Inference, &reply.into_reply().await?));
     }
     let status = reply.status;
+    let hints = ERRORS.hints().read(&reply.headers);
     let mut reader = Reader::new(Expect::Chat);
     let mut raw = String::from("[");
     let mut events = pin!(sse::events(reply.body));
@@ -95,6 +96,8 @@ async fn streamed(
         return Err(error.with_status(status).with_usage(response.usage));
     }
     response.raw = RawValue::from_string(raw).ok();
+    response.request_id = hints.request_id.or(response.request_id);
+    response.rate_limit = hints.rate_limit;
     Ok(response)
 }
 

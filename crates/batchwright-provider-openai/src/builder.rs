@@ -75,6 +75,12 @@ impl OpenAiBuilder {
         self
     }
 
+    /// Sets how long an answer may be that is waited for in one piece, in tokens; longer ones are streamed.
+    pub fn stream_above(mut self, tokens: u32) -> Self {
+        self.config.stream_above = tokens;
+        self
+    }
+
     /// Bounds the HTTP calls under way at once, at least 1; further ones wait.
     pub fn max_in_flight(mut self, calls: usize) -> Self {
         self.config.http = self.config.http.max_in_flight(calls);

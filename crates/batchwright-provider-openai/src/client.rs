@@ -86,6 +86,29 @@ impl Client {
         body: Vec<u8>,
         timeout: Option<Duration>,
     ) -> Result<Reply> {
+        let call = self.infer_call(endpoint, model, body, timeout)?;
+        self.http.send(call).await
+    }
+
+    /// A direct call whose answer comes in pieces.
+    pub(crate) async fn infer_streamed(
+        &self,
+        endpoint: &str,
+        model: &str,
+        body: Vec<u8>,
+        timeout: Option<Duration>,
+    ) -> Result<StreamReply> {
+        let call = self.infer_call(endpoint, model, body, timeout)?;
+        self.http.stream(call).await
+    }
+
+    fn infer_call(
+        &self,
+        endpoint: &str,
+        model: &str,
+        body: Vec<u8>,
+        timeout: Option<Duration>,
+    ) -> Result<Call> {
         let known = self.inference.iter().find(|(known, _)| *known == endpoint);
         let url = match known {
             // Only these take the deployment's name from the body.
@@ -99,7 +122,7 @@ impl Client {
         };
         let limits = timeout.map_or(self.answer, |timeout| self.answer.within(timeout));
         let call = self.with_headers(Call::post("send the request", url));
-        self.http.send(call.json(body).limits(limits)).await
+        Ok(call.json(body).limits(limits))
     }
 
     pub(crate) async fn upload(&self, content_type: String, body: Body) -> Result<Reply> {

@@ -47,6 +47,11 @@ pub struct OpenAiConfig {
     /// The longest one direct call may take, from the first byte sent to the last one read. Default
     /// 600 s as in the vendor's own client; flex wants 900 s.
     pub attempt_timeout: Duration,
+    /// The most tokens of an answer that is waited for in one piece; answers that may be longer, by the request's own
+    /// bound, are streamed, so that bytes flow and no box on the way cuts a connection that looks idle (F-040). What
+    /// comes out is the same. A request without a bound is not streamed, unless this is 0, which streams every
+    /// conversation. Default: the dialect's, 16,384 for OpenAI.
+    pub stream_above: u32,
     /// How connections are made and how many calls are under way at once. Default: that of
     /// `batchwright-http`, with as many calls as the dialect says, 256 for OpenAI.
     pub http: HttpClientBuilder,
@@ -74,6 +79,7 @@ impl OpenAiConfig {
             chat_api: ChatApi::default(),
             completion_window: dialect.window.to_owned(),
             attempt_timeout: Duration::from_secs(600),
+            stream_above: dialect.stream_above,
             http: HttpClient::builder().max_in_flight(dialect.max_in_flight),
             allow_plain_http: false,
         }
@@ -166,6 +172,7 @@ impl fmt::Debug for OpenAiConfig {
             .field("chat_api", &self.chat_api)
             .field("completion_window", &self.completion_window)
             .field("attempt_timeout", &self.attempt_timeout)
+            .field("stream_above", &self.stream_above)
             .field("http", &self.http)
             .field("allow_plain_http", &self.allow_plain_http)
             .finish_non_exhaustive()

@@ -105,6 +105,9 @@ pub struct Dialect {
     pub input_processed: bool,
     /// Whether a batch keeps metadata, and with it our tag. Default yes; where not, none is sent.
     pub metadata: bool,
+    /// The most tokens of an answer that is waited for in one piece; longer ones are streamed. Default 16,384: some
+    /// minutes of writing, about as long as the boxes between here and there keep a connection that looks idle.
+    pub stream_above: u32,
     /// HTTP calls under way at once. Default 256; a server on one's own machine does few at a time.
     pub max_in_flight: usize,
 }
@@ -229,6 +232,7 @@ impl Dialect {
             upload_names_file: false,
             input_processed: false,
             metadata: true,
+            stream_above: 16_384,
             max_in_flight: 256,
         }
     }

@@ -13,6 +13,7 @@ mod convert;
 
 mod batch;
 mod realtime;
+mod stream;
 
 mod error;
 

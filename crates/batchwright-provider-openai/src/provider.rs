@@ -66,6 +66,7 @@ impl OpenAi {
             max_tokens: config.dialect.max_tokens,
             refused: config.dialect.refused,
             dated: config.api_version.is_some(),
+            streamed: false,
         }
     }
 
@@ -86,9 +87,15 @@ impl ChatProvider for OpenAi {
     }
 
     async fn complete(&self, request: &Request, call: &CallOptions) -> Result<Response> {
-        realtime::answer(&self.0.client, self.form(), request, call)
-            .await
-            .map_err(|error| self.ours(error).with_model(&*request.model))
+        realtime::answer(
+            &self.0.client,
+            self.form(),
+            self.0.config.stream_above,
+            request,
+            call,
+        )
+        .await
+        .map_err(|error| self.ours(error).with_model(&*request.model))
     }
 }
 

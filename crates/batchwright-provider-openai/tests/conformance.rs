@@ -1,11 +1,11 @@
-//! Every behaviour all providers must show, in both ways a conversation can go.
+//! Every behaviour all providers must show, in every way a conversation can go.
 
 use batchwright_emulator::Face;
 use batchwright_provider_openai::{ChatApi, Dialect, OpenAi};
 use batchwright_testkit::{Live, Made, Place, Route, Routes, Subject};
 
 fn main() -> std::process::ExitCode {
-    let subject = |name, api, complete| {
+    let subject = |name, api, complete, stream_above| {
         let routes = Routes {
             complete: Some(Route::new("POST", complete)),
             upload: Some(Route::new("POST", "/openai/v1/files")),
@@ -16,7 +16,8 @@ fn main() -> std::process::ExitCode {
         Subject::new(name, Face::OpenAi, "gpt-4o-mini", routes, move |place| {
             let openai = OpenAi::builder(&place.key)
                 .base_url(&place.base_url)
-                .chat_api(api);
+                .chat_api(api)
+                .stream_above(stream_above);
             Ok(Made::both(openai.build()?))
         })
     };
@@ -25,8 +26,21 @@ fn main() -> std::process::ExitCode {
             "chat_completions",
             ChatApi::ChatCompletions,
             "/openai/v1/chat/completions",
+            u32::MAX,
         ),
-        subject("responses", ChatApi::Responses, "/openai/v1/responses"),
+        // Every conversation in pieces.
+        subject(
+            "streamed",
+            ChatApi::ChatCompletions,
+            "/openai/v1/chat/completions",
+            0,
+        ),
+        subject(
+            "responses",
+            ChatApi::Responses,
+            "/openai/v1/responses",
+            u32::MAX,
+        ),
         live(),
     ])
 }

@@ -14,6 +14,7 @@ fn form(api: ChatApi) -> Form {
         max_tokens: OPENAI.max_tokens,
         refused: OPENAI.refused,
         dated: false,
+        streamed: false,
     }
 }
 

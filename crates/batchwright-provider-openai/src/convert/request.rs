@@ -24,6 +24,8 @@ pub(crate) struct Form {
     pub(crate) refused: &'static [&'static str],
     /// Whether a line's endpoint is without its version.
     pub(crate) dated: bool,
+    /// Whether the answer is to come in pieces.
+    pub(crate) streamed: bool,
 }
 
 /// The most stop texts the API takes (API reference, `chat/completions`, `stop`).
@@ -199,6 +201,18 @@ impl Serialize for Body<'_> {
             (Payload::Embedding(input), _) => embedding_fields(&mut body, input)?,
             // A raw body is copied, and what this version does not know was refused by `check`.
             _ => return Err(serde::ser::Error::custom("no form for this payload")),
+        }
+        if self.form.streamed {
+            body.put("stream", &true)?;
+            // Else nothing tells what it cost; the Responses API always does.
+            if self.form.api == ChatApi::ChatCompletions {
+                #[derive(Serialize)]
+                struct Options {
+                    include_usage: bool,
+                }
+                let include_usage = true;
+                body.put("stream_options", &Options { include_usage })?;
+            }
         }
         body.end()
     }

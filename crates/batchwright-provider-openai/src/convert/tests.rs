@@ -13,6 +13,7 @@ fn form(api: ChatApi) -> Form {
         max_tokens: "max_completion_tokens",
         refused: &[],
         dated: false,
+        streamed: false,
     }
 }
 
