@@ -1,6 +1,9 @@
 //! The command line.
 
-use batchwright::core::{Lane, ModelSpec};
+use batchwright::{
+    core::{Lane, ModelSpec, Money},
+    pipeline::Remainder,
+};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
@@ -199,6 +202,36 @@ pub(crate) struct RunningArgs {
     /// The most attempts at a row that fails without cost [default: until it is served]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_attempts: Option<u32>,
+    /// How often a row is sent in batches at most, the first time included: rows whose batch expired, was cancelled by
+    /// the provider or refused for others of its rows, and rows that failed in a way that passes, are sent again
+    /// [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: Option<u32>,
+    /// Which way such rows go [default: batch]
+    #[arg(long, value_name = "LANE", value_parser = remainder)]
+    pub(crate) remainder: Option<Remainder>,
+    /// Also send rows again whose results the provider lost or made unreadable; they may have been billed, and are
+    /// counted as such
+    #[arg(long)]
+    pub(crate) rebuy_missing: bool,
+    /// Cancel batches this long after the job's start, such as 6h, and answer what is left by direct calls
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) deadline: Option<std::time::Duration>,
+    /// How long such a cancel is waited for; a batch that answers a row later all the same is paid besides, and
+    /// counted [default: 10m]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) deadline_grace: Option<std::time::Duration>,
+    /// Another model for rows of the batch lane that go to direct calls
+    #[arg(long, value_name = "PROVIDER:MODEL")]
+    pub(crate) fallback: Option<ModelSpec>,
+    /// The most a batch may cost in dollars, as estimated; it bounds what one create of unclear fate can cost
+    /// [default: no bound but the provider's]
+    #[arg(long, value_name = "DOLLARS", value_parser = dollars)]
+    pub(crate) chunk_cost: Option<Money>,
+    /// The most input tokens of a batch, as estimated, such as what the provider's queue takes
+    /// [default: no bound but the provider's]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) chunk_tokens: Option<u64>,
     /// How long a batch whose creation is unclear is looked for before it counts as not created
     /// [default: 15m, in the sandbox 3s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -368,6 +401,20 @@ pub(crate) fn completions(shell: clap_complete::Shell) {
 
 fn lane(word: &str) -> Result<Lane, String> {
     Lane::from_str(word).map_err(|error| error.message().to_owned())
+}
+
+fn remainder(word: &str) -> Result<Remainder, String> {
+    match lane(word)? {
+        Lane::Batch => Ok(Remainder::Batch),
+        _ => Ok(Remainder::Realtime),
+    }
+}
+
+fn dollars(text: &str) -> Result<Money, String> {
+    let money = text.parse().ok().and_then(Money::from_dollars);
+    money
+        .filter(|money| *money > Money::ZERO)
+        .ok_or_else(|| "must be an amount of dollars, such as 5 or 0.50".to_owned())
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -13,11 +13,11 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use batchwright::{
-    core::{Lane, PriceTable, Sampling},
-    ledger::{LedgerOptions, Scan},
+    core::{Lane, ModelSpec, PriceTable, Sampling},
+    ledger::{Ledger, LedgerOptions, Scan},
     pipeline::{
-        Job, JobControl, JobProgress, JobReport, JobSpec, OpenOptions, ResultsOptions, RunOptions,
-        SourceFormat, VendorRules,
+        Direct, Job, JobControl, JobProgress, JobReport, JobSpec, LaneProvider, OpenOptions,
+        ResultsOptions, RunOptions, SourceFormat, VendorRules,
     },
     router::RouterOptions,
 };
@@ -119,6 +119,7 @@ pub(crate) async fn go(
     if results.unordered {
         options.live = Some(results.clone());
     }
+    options.direct = direct(args, &job, &pairs)?;
     announce(name, &job, args, &options.prices);
     let control = JobControl::default();
     if cancel {
@@ -251,7 +252,62 @@ fn run_options(
         options.router.queue_wait = options.router.queue_wait.min(poll);
     }
     options.chunk_rows = chunk_rows;
+    options.chunk_cost = args.chunk_cost;
+    options.chunk_tokens = args.chunk_tokens;
+    options.rounds = args.rounds;
+    options.remainder = args.remainder;
+    options.rebuy_missing = args.rebuy_missing.then_some(true);
+    options.deadline = args.deadline;
+    if let Some(grace) = args.deadline_grace {
+        options.deadline_grace = grace;
+    }
     Ok(options)
+}
+
+/// Whom rows of the batch lane go to that are not to wait for a batch: the fallback, else the job's own provider,
+/// where it has direct calls.
+fn direct(args: &RunningArgs, job: &Job, pairs: &Pairs) -> anyhow::Result<Option<Direct>> {
+    let spec = job.spec();
+    if spec.lane != Lane::Batch {
+        return Ok(None);
+    }
+    let fallback = Fallback::settle(job.ledger(), args.fallback.as_ref())?;
+    let name = fallback
+        .as_ref()
+        .map_or(spec.provider.as_str(), |model| model.provider());
+    let built = providers::known(name)?.build(pairs, Lane::Realtime, &connection(args));
+    let provider = match built {
+        Ok(LaneProvider::Realtime(provider)) => provider,
+        Ok(LaneProvider::Batch(_)) => return Ok(None),
+        Err(error) if fallback.is_some() => return Err(error),
+        // It is asked for where it is needed, and only there.
+        Err(_) => return Ok(None),
+    };
+    let direct = Direct::new(provider);
+    Ok(Some(match &fallback {
+        Some(model) => direct.with_model(model.model()),
+        None => direct,
+    }))
+}
+
+/// The model that answers what batches did not, kept for later runs of the job.
+struct Fallback;
+
+impl Fallback {
+    const KEY: &str = "command.fallback";
+
+    fn settle(ledger: &Ledger, asked: Option<&ModelSpec>) -> anyhow::Result<Option<ModelSpec>> {
+        match asked {
+            Some(model) => {
+                ledger.set_meta(Self::KEY, &model.to_string())?;
+                Ok(Some(model.clone()))
+            }
+            None => {
+                let known = ledger.meta(Self::KEY)?;
+                Ok(known.map(|model| model.parse()).transpose()?)
+            }
+        }
+    }
 }
 
 /// The built-in prices, with those of a file laid over them.

@@ -92,8 +92,14 @@ impl OutcomeIndex {
         let names = segments.names().to_vec();
         let mut rows = 0;
         while let Some((segment, line, entry)) = segments.next()? {
-            let Entry::Outcome { row, summary } = entry else {
-                continue;
+            let (row, summary) = match entry {
+                Entry::Outcome { row, summary } => (row, summary),
+                Entry::Reopened { row } => {
+                    pages.slot(row)?.fill(0);
+                    pages.dirty(row);
+                    continue;
+                }
+                _ => continue,
             };
             let fits = |_| {
                 Error::new(
@@ -414,7 +420,7 @@ impl UnorderedOutcomes {
         let scan = Scan::run(ledger)?;
         Ok(Self {
             segments: Segments::of(ledger)?,
-            finals: Finals::new(scan.answered),
+            finals: Finals::new(&scan),
         })
     }
 }
@@ -430,6 +436,7 @@ impl Iterator for UnorderedOutcomes {
                         return Some(Ok((row, line.bytes.to_vec())));
                     }
                 }
+                Ok(Some((_, _, Entry::Reopened { row }))) => self.finals.reopened(row),
                 Ok(Some(_)) => {}
                 Ok(None) => return None,
                 Err(error) => {

@@ -187,6 +187,48 @@ impl OutcomeLog {
         self.append_lines(&lines, 0).await
     }
 
+    /// Records that these rows are to be sent again: outcomes recorded before are superseded, and the rows have none
+    /// until the next one. Durable on return. For blocking threads.
+    ///
+    /// # Errors
+    /// As [`OutcomeLog::append`].
+    ///
+    /// # Panics
+    /// In an async task, which it would block.
+    pub fn reopen_blocking(&self, rows: impl IntoIterator<Item = u64>) -> Result<()> {
+        self.write_blocking(rows, record::write_reopened)
+    }
+
+    /// Records that `chunk` may have been billed for these rows, which go on without an answer from it: each counts
+    /// as an attempt that may have been billed besides, once for each chunk. Durable on return. For blocking threads.
+    ///
+    /// # Errors
+    /// As [`OutcomeLog::append`].
+    ///
+    /// # Panics
+    /// In an async task, which it would block.
+    pub fn lost_blocking(&self, chunk: u32, rows: impl IntoIterator<Item = u64>) -> Result<()> {
+        self.write_blocking(rows, |row, line| record::write_lost(row, chunk, line))
+    }
+
+    fn write_blocking(
+        &self,
+        rows: impl IntoIterator<Item = u64>,
+        write: impl Fn(u64, &mut Vec<u8>),
+    ) -> Result<()> {
+        let mut lines = Vec::new();
+        for row in rows {
+            write(row, &mut lines);
+            lines.push(b'\n');
+            if lines.len() >= PIECE_BYTES {
+                self.write(&lines, 0)?;
+                lines.clear();
+            }
+        }
+        let synced = self.write_to_sync(&lines, 0)?;
+        synced.blocking_recv().map_err(|_| ended())?
+    }
+
     /// Appends an outcome made by [`crate::OutcomeRecord::write`], durable on return; only then may it be
     /// shown to anybody.
     ///

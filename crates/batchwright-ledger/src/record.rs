@@ -438,6 +438,19 @@ pub(crate) fn write_run(run: u32, line: &mut Vec<u8>) {
     line.extend_from_slice(format!("{{\"v\":{VERSION},\"run\":{run}}}").as_bytes());
 }
 
+/// Appends the line after which the row has no outcome, without a newline: those before it are superseded.
+pub(crate) fn write_reopened(row: u64, line: &mut Vec<u8>) {
+    line.extend_from_slice(format!("{{\"v\":{VERSION},\"reopened\":{row}}}").as_bytes());
+}
+
+/// Appends the line that says that a chunk may have been billed for a row which goes on without an answer from it,
+/// without a newline.
+pub(crate) fn write_lost(row: u64, chunk: u32, line: &mut Vec<u8>) {
+    line.extend_from_slice(
+        format!("{{\"v\":{VERSION},\"lost\":{row},\"chunk\":{chunk}}}").as_bytes(),
+    );
+}
+
 /// The parts of a segment's line that accounting needs.
 #[derive(Deserialize)]
 pub(crate) struct Summary<'a> {
@@ -450,20 +463,28 @@ pub(crate) struct Summary<'a> {
     withdrawn: Option<u64>,
     #[serde(default)]
     run: Option<u64>,
+    #[serde(default)]
+    reopened: Option<u64>,
+    #[serde(default)]
+    lost: Option<u64>,
+    #[serde(default)]
+    chunk: u32,
     #[serde(borrow, default)]
     pub(crate) status: &'a str,
     #[serde(default)]
     pub(crate) usage: Option<Usage>,
     #[serde(default, deserialize_with = "read_dollars")]
     pub(crate) cost: Option<Money>,
-    #[serde(default)]
-    provenance: SummaryProvenance,
+    #[serde(borrow, default)]
+    provenance: SummaryProvenance<'a>,
 }
 
 #[derive(Default, Deserialize)]
-struct SummaryProvenance {
+struct SummaryProvenance<'a> {
     #[serde(default)]
     possibly_paid_attempts: u32,
+    #[serde(borrow, default)]
+    lane: Option<&'a str>,
 }
 
 /// What a segment's line says.
@@ -481,11 +502,25 @@ pub(crate) enum Entry<'a> {
     },
     /// Another run of the same process begins.
     Run,
+    /// The row is to be sent again, by a person's word: its outcomes so far are superseded.
+    Reopened {
+        row: u64,
+    },
+    /// A chunk may have been billed for the row, and the row goes on without an answer from it.
+    Lost {
+        row: u64,
+        chunk: u32,
+    },
 }
 
 impl Summary<'_> {
     pub(crate) fn is_success(&self) -> bool {
         self.status == "succeeded"
+    }
+
+    /// Whether a direct call gave it.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.provenance.lane == Some("realtime")
     }
 
     pub(crate) fn possibly_paid(&self) -> u64 {
@@ -498,6 +533,17 @@ impl<'a> Entry<'a> {
     pub(crate) fn parse(line: &'a [u8]) -> Result<Self, String> {
         let summary: Summary<'_> = serde_json::from_slice(line)
             .map_err(|error| format!("it is no outcome ({:?} error)", error.classify()))?;
+        let check_row =
+            |row| check(summary.v, row, "missing").map_err(|error| error.message().to_owned());
+        match (summary.reopened, summary.lost) {
+            (None, None) => {}
+            (Some(row), None) => return check_row(row).map(|()| Self::Reopened { row }),
+            (None, Some(row)) => {
+                let chunk = summary.chunk;
+                return check_row(row).map(|()| Self::Lost { row, chunk });
+            }
+            (Some(_), Some(_)) => return Err("it says two things at once".to_owned()),
+        }
         let kinds = (summary.row, summary.intent, summary.withdrawn, summary.run);
         let entry = match kinds {
             (Some(row), None, None, None) => {

@@ -7,6 +7,7 @@ use crate::{
     segment::Segments,
 };
 use batchwright_core::{Money, Result, Usage};
+use std::collections::BTreeMap;
 
 /// Rows named in lists at most; the counts beside them are complete.
 const NAMED_ROWS: usize = 100_000;
@@ -14,7 +15,7 @@ const NAMED_ROWS: usize = 100_000;
 /// What the segments say, summed up. Memory: 4 bits for each row, and the lists.
 ///
 /// Where a row has several outcomes, the first success counts, else the first outcome, in the order of
-/// epochs, segments and lines (F-099).
+/// epochs, segments and lines (F-099); of a row that was reopened, only those after that do.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Scan {
@@ -24,6 +25,11 @@ pub struct Scan {
     pub answered: RowSet,
     /// Rows that have more than one outcome.
     pub duplicated: RowSet,
+    /// Rows of which an outcome came by a direct call.
+    pub direct: RowSet,
+    /// Rows that were reopened, by a person's word, to be sent again.
+    pub reopened_rows: u64,
+    reopens: Reopens,
     /// The final outcomes, one for each finished row.
     pub tally: Tally,
     /// Known token counters of the final outcomes, summed.
@@ -111,18 +117,50 @@ impl Tally {
 pub(crate) struct Finals {
     succeeded: RowSet,
     taken: RowSet,
+    /// Reopenings still to come.
+    reopens: Reopens,
 }
 
 impl Finals {
-    pub(crate) fn new(succeeded: RowSet) -> Self {
+    pub(crate) fn new(scan: &Scan) -> Self {
         Self {
-            succeeded,
+            succeeded: scan.answered.clone(),
             taken: RowSet::new(),
+            reopens: scan.reopens.clone(),
         }
     }
 
+    pub(crate) fn reopened(&mut self, row: u64) {
+        self.reopens.pass(row);
+    }
+
     pub(crate) fn is_final(&mut self, row: u64, success: bool) -> bool {
-        (success || !self.succeeded.contains(row)) && self.taken.insert(row)
+        !self.reopens.is_ahead(row)
+            && (success || !self.succeeded.contains(row))
+            && self.taken.insert(row)
+    }
+}
+
+/// How often rows were reopened: level n has those reopened more than n times.
+#[derive(Clone, Debug, Default)]
+struct Reopens(Vec<RowSet>);
+
+impl Reopens {
+    fn add(&mut self, row: u64) {
+        if self.0.iter_mut().any(|level| level.insert(row)) {
+            return;
+        }
+        self.0.push(RowSet::from_iter([row]));
+    }
+
+    /// One of the row's reopenings was passed.
+    fn pass(&mut self, row: u64) {
+        self.0.iter_mut().rev().any(|level| level.remove(row));
+    }
+
+    /// Whether the row is reopened further on.
+    fn is_ahead(&self, row: u64) -> bool {
+        self.0.first().is_some_and(|level| level.contains(row))
     }
 }
 
@@ -131,6 +169,7 @@ impl Scan {
         let mut scan = Self::default();
         let mut sent = Sent::default();
         let mut unclear = RowSet::new();
+        let mut lost: BTreeMap<u32, RowSet> = BTreeMap::new();
         let mut segments = Segments::of(ledger)?;
         let epochs: Vec<u64> = segments.names().iter().map(|name| name.epoch).collect();
         while let Some((segment, _, entry)) = segments.next()? {
@@ -144,8 +183,23 @@ impl Scan {
                     scan.intents += 1;
                     sent.intent(row);
                 }
+                Entry::Reopened { row } => {
+                    scan.reopens.add(row);
+                    scan.finished.remove(row);
+                    scan.answered.remove(row);
+                }
+                Entry::Lost { row, chunk } => {
+                    // A merge that is done again after a crash says so again.
+                    if lost.entry(chunk).or_default().insert(row) {
+                        scan.possibly_paid += 1;
+                        unclear.insert(row);
+                    }
+                }
                 Entry::Outcome { row, summary } => {
                     sent.outcome(row);
+                    if summary.is_direct() {
+                        scan.direct.insert(row);
+                    }
                     if summary.is_success() {
                         scan.answered.insert(row);
                     }
@@ -161,7 +215,8 @@ impl Scan {
             }
         }
         scan.torn = segments.torn();
-        if !scan.duplicated.is_empty() {
+        scan.reopened_rows = scan.reopens.0.first().map_or(0, RowSet::len);
+        if !scan.duplicated.is_empty() || scan.reopened_rows > 0 {
             scan.separate(ledger)?;
         }
         let mut open = sent.open;
@@ -201,12 +256,15 @@ impl Scan {
         self.tally = Tally::default();
         (self.usage, self.usage_unknown) = (Usage::default(), 0);
         (self.cost, self.cost_unknown) = (Money::ZERO, 0);
-        let mut finals = Finals::new(self.answered.clone());
+        let mut finals = Finals::new(self);
         let mut segments = Segments::of(ledger)?;
         while let Some((_, _, entry)) = segments.next()? {
+            if let Entry::Reopened { row } = entry {
+                finals.reopened(row);
+            }
             if let Entry::Outcome { row, summary } = entry {
                 // Lines appended since the first reading belong to the next scan.
-                if !self.finished.contains(row) {
+                if !self.finished.contains(row) && !self.reopens.is_ahead(row) {
                     continue;
                 }
                 if finals.is_final(row, summary.is_success()) {

@@ -114,7 +114,12 @@ pub(crate) fn close_dead(folder: &Path, journal: &mut Journal) -> Result<()> {
             match lines.line().entry() {
                 Ok(Entry::Outcome { .. }) => outcomes += 1,
                 Ok(Entry::Intent { .. }) => intents += 1,
-                Ok(Entry::Withdrawn { .. } | Entry::Run) => {}
+                Ok(
+                    Entry::Withdrawn { .. }
+                    | Entry::Run
+                    | Entry::Reopened { .. }
+                    | Entry::Lost { .. },
+                ) => {}
                 // Not this place's to judge: whoever reads the outcomes names the line.
                 Err(_) => {}
             }

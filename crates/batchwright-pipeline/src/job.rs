@@ -1,11 +1,14 @@
 //! A durable job: one run over an input, on one lane, that survives crashes.
 
 mod batch;
+mod deadline;
+mod policy;
 mod progress;
 mod realtime;
 mod results;
 mod spec;
 
+pub use policy::Remainder;
 pub use progress::{BatchLine, JobProgress, Progress};
 pub use results::{ResultsOptions, WrittenResults};
 pub use spec::JobSpec;
@@ -15,7 +18,7 @@ use crate::{
     preflight::BadRow,
 };
 use batchwright_core::{
-    BatchProvider, ChatProvider, Ending, Error, ErrorKind, Money, Outcome, PriceTable, Result,
+    BatchProvider, ChatProvider, Ending, Error, ErrorKind, Lane, Money, Outcome, PriceTable, Result,
 };
 use batchwright_ledger::{Ledger, LedgerOptions, OutcomeLog, OutcomeRecord, RowSet, Scan};
 use batchwright_realtime::PoolOptions;
@@ -25,7 +28,8 @@ use std::{
     fmt,
     hash::{BuildHasher, RandomState},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -99,6 +103,42 @@ pub enum LaneProvider {
     Batch(Arc<dyn BatchProvider>),
 }
 
+/// Whom rows of the batch lane go to that are not to wait for a batch any more.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Direct {
+    /// The provider.
+    pub provider: Arc<dyn ChatProvider>,
+    /// Another model than the one asked for so far, where that is wanted.
+    pub model: Option<String>,
+}
+
+impl Direct {
+    /// Direct calls to `provider`, for the models asked for.
+    pub fn new(provider: Arc<dyn ChatProvider>) -> Self {
+        Self {
+            provider,
+            model: None,
+        }
+    }
+
+    /// Asks for another model.
+    #[must_use]
+    pub fn with_model(mut self, model: impl Into<String>) -> Self {
+        self.model = Some(model.into());
+        self
+    }
+}
+
+impl fmt::Debug for Direct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Direct")
+            .field("provider", &self.provider.name())
+            .field("model", &self.model)
+            .finish()
+    }
+}
+
 /// How a job runs; none of it changes what is asked.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -110,6 +150,29 @@ pub struct RunOptions {
     /// The most rows of a chunk, 1 or more; without it as many as the provider takes. It bounds what one
     /// create of unclear fate can cost.
     pub chunk_rows: Option<u64>,
+    /// The most a chunk may cost, as estimated by its prices: input tokens, and answers where a row bounds them.
+    /// Default none. A single row that costs more is a chunk of its own.
+    pub chunk_cost: Option<Money>,
+    /// The most estimated input tokens of a chunk, such as what the provider's queue takes. Default none.
+    pub chunk_tokens: Option<u64>,
+    /// How often a row is sent in batches at most, 1 or more, counting the first time. Rows whose batch expired, was
+    /// cancelled by the provider or failed, and rows that failed in a way that passes, are sent again. Default: as
+    /// earlier runs of the job, else 3.
+    pub rounds: Option<u32>,
+    /// Which way such rows go. Default: as earlier runs of the job, else into batches.
+    pub remainder: Option<Remainder>,
+    /// Whether rows are sent again too of which the provider's files hold no line, or one that cannot be read. They
+    /// may have been billed; each is counted as such. Default: as earlier runs of the job, else false.
+    pub rebuy_missing: Option<bool>,
+    /// How long after the job's start batches are cancelled, and what they did not answer goes to direct calls.
+    /// Default: as earlier runs of the job, else never.
+    pub deadline: Option<Duration>,
+    /// How long batches that are cancelled for the deadline are waited for before their rows go to direct calls all
+    /// the same; what such a batch answers later is paid besides, and counted. Default 10 minutes, the time OpenAI
+    /// and Groq document for a cancel.
+    pub deadline_grace: Duration,
+    /// Whom direct calls go to that a deadline or [`Remainder::Realtime`] makes of rows of the batch lane.
+    pub direct: Option<Direct>,
     /// Whether a key, project or address other than the job's earlier one is known to reach the same
     /// account. Without that, a create of unclear fate is not looked for under another one.
     pub same_account: bool,
@@ -126,6 +189,14 @@ impl Default for RunOptions {
             pool: PoolOptions::default(),
             router: RouterOptions::default(),
             chunk_rows: None,
+            chunk_cost: None,
+            chunk_tokens: None,
+            rounds: None,
+            remainder: None,
+            rebuy_missing: None,
+            deadline: None,
+            deadline_grace: Duration::from_secs(600),
+            direct: None,
             same_account: false,
             prices: Arc::new(PriceTable::builtin()),
             live: None,
@@ -236,6 +307,7 @@ impl Job {
         ledger.set_meta(TAG, &tag)?;
         ledger.set_meta(ROWS, &rows.to_string())?;
         ledger.set_meta(TOKENS, &tokens.to_string())?;
+        ledger.set_meta(policy::STARTED, &policy::now_millis().to_string())?;
         // The specification comes last: with it the job exists.
         let json = serde_json::to_string(&spec).expect("a specification is plain data");
         ledger.set_meta(SPEC, &json)?;
@@ -372,7 +444,7 @@ impl Job {
             Some(live) => Some(self.open_live(live).await?),
             None => None,
         };
-        if scan.finished.len() >= self.rows {
+        if scan.finished.len() >= self.rows && !self.has_late_batches()? {
             let written = match live {
                 Some(results) => Some(blocking(move || results.finish()).await?),
                 None => None,
@@ -407,12 +479,16 @@ impl Job {
             progress,
             log: log.clone(),
             live,
-            finished: scan.finished,
+            answered_directly: Arc::new(Mutex::new(direct_only(&scan))),
+            given: Arc::new(Mutex::new(scan.finished)),
         };
         let lane = async {
             match provider {
-                LaneProvider::Realtime(provider) => realtime::run(self, provider, running).await,
-                LaneProvider::Batch(provider) => batch::run(self, provider, running).await,
+                LaneProvider::Realtime(provider) => {
+                    let skip = locked(&running.given).clone();
+                    realtime::run(self, Direct::new(provider), running, skip).await
+                }
+                LaneProvider::Batch(provider) => deadline::run(self, provider, running).await,
             }
         };
         let writer = async {
@@ -476,6 +552,18 @@ impl Job {
         set_skip(&self.ledger, &skip)
     }
 
+    /// Whether a batch is under way of a job that has its deadline behind it: its rows may all have ended meanwhile,
+    /// and what it answered is to be in the books.
+    fn has_late_batches(&self) -> Result<bool> {
+        if self.spec.lane != Lane::Batch {
+            return Ok(false);
+        }
+        let chunks = self.ledger.chunks()?;
+        Ok(chunks
+            .iter()
+            .any(|chunk| chunk.handle.is_some() && !chunk.phase.is_merged()))
+    }
+
     /// Opens results that are written as rows end, and writes those of earlier runs.
     async fn open_live(&self, options: ResultsOptions) -> Result<results::Results> {
         let (ledger, spec) = (self.ledger.clone(), self.spec.clone());
@@ -532,7 +620,11 @@ impl fmt::Debug for LaneProvider {
 /// A row and the line of its outcome.
 type LiveLine = (u64, Vec<u8>);
 
+/// Rows that have their outcome.
+type Given = Arc<Mutex<RowSet>>;
+
 /// What a lane works with.
+#[derive(Clone)]
 struct Running {
     options: RunOptions,
     control: JobControl,
@@ -540,8 +632,21 @@ struct Running {
     log: OutcomeLog,
     /// Where rows go as they end, once their outcome is durable.
     live: Option<mpsc::Sender<LiveLine>>,
-    /// Rows that had their outcome when this run began.
-    finished: RowSet,
+    given: Given,
+    /// Rows of the batch lane that were answered by a direct call, and may be by their batch too.
+    answered_directly: Arc<Mutex<RowSet>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Rows that were answered by a direct call and have no other outcome.
+fn direct_only(scan: &Scan) -> RowSet {
+    let direct = scan.direct.iter();
+    direct
+        .filter(|row| scan.answered.contains(*row) && !scan.duplicated.contains(*row))
+        .collect()
 }
 
 /// How a lane's run ended.

@@ -18,8 +18,8 @@ mod sink;
 
 pub use fingerprint::Fingerprint;
 pub use job::{
-    BatchLine, Job, JobControl, JobProgress, JobReport, JobSpec, LaneProvider, OpenOptions,
-    Progress, ResultsOptions, RunOptions, WrittenResults,
+    BatchLine, Direct, Job, JobControl, JobProgress, JobReport, JobSpec, LaneProvider, OpenOptions,
+    Progress, Remainder, ResultsOptions, RunOptions, WrittenResults,
 };
 pub use preflight::{ModelLoad, Preflight, PreflightReport, Problem};
 pub use requests::RequestBuilder;

@@ -881,7 +881,7 @@ fn too_long(rules: &VendorRules, model: &str, name: &str, bound: u64) -> Option<
 }
 
 /// The most tokens the answer may have, where the settings or the row say so.
-fn longest_answer(request: &Request) -> Option<u64> {
+pub(crate) fn longest_answer(request: &Request) -> Option<u64> {
     let Payload::Raw(raw) = &request.payload else {
         return request.sampling.max_output_tokens().map(u64::from);
     };

@@ -15,8 +15,8 @@ const CREATE: &str = "/openai/v1/batches";
 const CANCEL: &str = "/openai/v1/batches/{batch_id}/cancel";
 const ROWS: usize = 60;
 
-/// Three chunks of twenty rows.
-const BATCH: [&str; 19] = [
+/// Three chunks of twenty rows, each sent once.
+const BATCH: [&str; 21] = [
     "run",
     "in.csv",
     "-m",
@@ -36,6 +36,8 @@ const BATCH: [&str; 19] = [
     "-o",
     "out.jsonl",
     "--json",
+    "--rounds",
+    "1",
 ];
 
 struct Case {

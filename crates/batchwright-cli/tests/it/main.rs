@@ -26,6 +26,7 @@ mod locking;
 mod misuse;
 mod preflight;
 mod provider;
+mod remainders;
 mod results;
 mod secrets;
 mod signals;

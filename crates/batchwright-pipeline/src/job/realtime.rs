@@ -1,24 +1,28 @@
 //! The realtime lane of a job: rows through the pool, intents and outcomes through the segments.
 
 use super::{
-    Job, JobProgress, JobSpec, LaneEnd, LiveLine, Running, blocking, open_source, request_builder,
+    Direct, Job, JobProgress, JobSpec, LaneEnd, LiveLine, Running, blocking, locked, open_source,
+    request_builder,
 };
 use crate::preflight::unfinished;
 use async_trait::async_trait;
-use batchwright_core::{ChatProvider, Ending, Lane, Money, Outcome, Result};
+use batchwright_core::{Ending, Error, ErrorKind, Lane, Money, Outcome, Payload, Request, Result};
 use batchwright_ledger::{OutcomeLog, OutcomeRecord, RowSet};
 use batchwright_realtime::{DispatchLog, EndReason, ParallelPool, Unfinished, WorkItem};
 use futures::StreamExt;
+use serde_json::{Map, Value, value::to_raw_value};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::mpsc;
 
 /// Rows read ahead of the pool: enough to hide a slow disk, few enough to weigh nothing.
 const READ_AHEAD: usize = 64;
 
+/// Sends every row of the input that is not in `skip`.
 pub(super) async fn run(
     job: &Job,
-    provider: Arc<dyn ChatProvider>,
+    direct: Direct,
     running: Running,
+    skip: RowSet,
 ) -> Result<LaneEnd> {
     let Running {
         options,
@@ -26,25 +30,28 @@ pub(super) async fn run(
         progress,
         log,
         live,
-        finished,
+        given,
+        answered_directly,
     } = running;
+    let Direct { provider, model } = direct;
     let (sender, mut receiver) = mpsc::channel::<Result<WorkItem>>(READ_AHEAD);
     let spec = job.spec().clone();
     let reader = blocking(move || {
         let builder = request_builder(&spec)?;
         for row in open_source(&spec)? {
-            let Some(row) = unfinished(row, &finished)? else {
+            let Some(row) = unfinished(row, &skip)? else {
                 continue;
             };
             let item = builder
                 .build(&row)
+                .and_then(|request| asked_of(request, model.as_deref()))
                 .map(|request| WorkItem::new(row.number(), request));
             let failed = item.is_err();
             if sender.blocking_send(item).is_err() || failed {
                 break;
             }
         }
-        Ok(finished)
+        Ok(skip)
     });
     let items = futures::stream::poll_fn(move |cx| receiver.poll_recv(cx));
     let json_output = job.spec().wants_json();
@@ -70,6 +77,13 @@ pub(super) async fn run(
             tokio::select! {
                 next = run.next() => match next {
                     Some(finished) => {
+                        if finished.outcome.response().is_some() {
+                            locked(&answered_directly).insert(finished.row);
+                        }
+                        // Its batch may have answered it meanwhile: both are in the books then, and that one counts.
+                        if !locked(&given).insert(finished.row) {
+                            continue;
+                        }
                         progress.record(&finished.outcome);
                         if let Some(live) = &live {
                             let line = record(finished.row, &finished.outcome, json_output);
@@ -117,6 +131,25 @@ pub(super) async fn run(
         cancel_rest(job, &progress, rest, log, live).await?;
     }
     Ok(end)
+}
+
+/// The request, for another model where one is named.
+fn asked_of(mut request: Request, model: Option<&str>) -> Result<Request> {
+    let Some(model) = model else {
+        return Ok(request);
+    };
+    if let Payload::Raw(raw) = &request.payload {
+        let wrong = |error: serde_json::Error| {
+            Error::new(ErrorKind::InvalidRequest, "name another model in the body")
+                .with_source(error)
+        };
+        let mut body: Map<String, Value> = serde_json::from_str(raw.body.get()).map_err(wrong)?;
+        body.insert("model".to_owned(), model.into());
+        let body = to_raw_value(&body).map_err(wrong)?;
+        return Request::raw(request.custom_id, &raw.endpoint, body);
+    }
+    model.clone_into(&mut request.model);
+    Ok(request)
 }
 
 /// Rows that end as cancelled.

@@ -1,0 +1,381 @@
+//! Rows into sealed chunks: those of the input first, then those that came back without a final outcome.
+
+use super::{
+    super::{
+        Given, JobProgress, JobSpec, locked, open_source,
+        policy::{Judge, Policy},
+        request_builder,
+    },
+    Providers,
+    desk::Desk,
+    merging::Left,
+};
+use crate::preflight::{OPEN_BATCHES, longest_answer, unfinished};
+use batchwright_core::{
+    BatchLimits, BatchProvider, Error, ErrorKind, Lane, Money, PriceTable, Request, Result,
+    Timestamp, Usage, WireId, WirePrefix,
+};
+use batchwright_ledger::{ChunkWriter, Ledger, RowSet};
+use batchwright_router::ChunkJob;
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
+use tokio::sync::mpsc;
+
+/// Chunks written at the same time, one for each provider, endpoint and model; of more, the fullest is sealed.
+const OPEN_CHUNKS: usize = OPEN_BATCHES;
+
+/// Puts rows into chunks and hands the chunks to the router.
+pub(super) struct Sealing {
+    pub(super) ledger: Ledger,
+    pub(super) spec: JobSpec,
+    pub(super) job: String,
+    pub(super) providers: Providers,
+    pub(super) policy: Policy,
+    pub(super) judge: Judge,
+    pub(super) prices: Arc<PriceTable>,
+    pub(super) rows: u64,
+    /// Rows that have their outcome.
+    pub(super) given: Given,
+    pub(super) progress: Arc<JobProgress>,
+    pub(super) desk: Arc<Desk>,
+    pub(super) chunks: mpsc::Sender<Result<ChunkJob>>,
+    pub(super) next: Mutex<u32>,
+}
+
+/// Rows that may share a batch.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Group {
+    provider: String,
+    endpoint: String,
+    model: String,
+    round: u32,
+    refusals: u32,
+    /// Tells parts of a halved chunk apart.
+    part: (u32, u8),
+}
+
+/// A chunk being written.
+struct Open {
+    number: u32,
+    prefix: WirePrefix,
+    writer: ChunkWriter,
+    load: Load,
+}
+
+/// What requests are estimated to come to.
+#[derive(Clone, Copy, Default)]
+struct Load {
+    tokens: u64,
+    /// Zero where no bound on it is asked for.
+    cost: Money,
+}
+
+/// `Break` where nobody takes chunks any more.
+type Flow = Result<ControlFlow<()>>;
+
+const GO_ON: Flow = Ok(ControlFlow::Continue(()));
+
+macro_rules! flow {
+    ($flow:expr) => {
+        if $flow?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    };
+}
+
+impl Sealing {
+    pub(super) fn run(&self) -> Result<()> {
+        self.seal_all().map(|_| ())
+    }
+
+    fn seal_all(&self) -> Flow {
+        let mut unmerged = Vec::new();
+        for chunk in self.ledger.chunks()? {
+            *locked(&self.next) = chunk.chunk + 1;
+            if chunk.round == 1 && chunk.refusals == 0 {
+                self.progress.update(|state| state.sealed += chunk.requests);
+            }
+            if !chunk.phase.is_merged() {
+                unmerged.push(chunk.chunk);
+                flow!(self.hand_over(chunk.chunk, chunk.refusals > 0));
+            }
+        }
+        let mut covered = locked(&self.given).clone();
+        if covered.len() < self.rows {
+            for chunk in unmerged {
+                for row in self.ledger.chunk_rows(chunk)? {
+                    covered.insert(row?.0);
+                }
+            }
+        }
+        // Chunks that were merged and of which nobody sealed what is left (P20). The newest first: a row may be left
+        // of several, and goes on from the last one.
+        if covered.len() < self.rows {
+            let left: Vec<u32> = Left::all(&self.ledger)?
+                .into_iter()
+                .map(|(chunk, _)| chunk)
+                .rev()
+                .collect();
+            flow!(self.seal_left(&left, Some(&mut covered)));
+        }
+        if covered.len() < self.rows && !self.judge.is_late() {
+            flow!(self.seal_input(&covered));
+        }
+        loop {
+            let ended = self.desk.wait();
+            if ended.is_empty() {
+                return GO_ON;
+            }
+            flow!(self.seal_left(&ended, None));
+        }
+    }
+
+    /// Seals every row of the input that is not covered.
+    fn seal_input(&self, covered: &RowSet) -> Flow {
+        let builder = request_builder(&self.spec)?;
+        let mut open: BTreeMap<Group, Open> = BTreeMap::new();
+        let mut line = Vec::new();
+        for row in open_source(&self.spec)? {
+            let Some(row) = unfinished(row, covered)? else {
+                continue;
+            };
+            if self.judge.is_late() {
+                return GO_ON;
+            }
+            let request = builder.build(&row)?;
+            let (provider, group) = self.group(&request)?;
+            flow!(self.make_room(&group, &mut open));
+            let mut chunk = match open.remove(&group) {
+                Some(chunk) => chunk,
+                None => self.begin(&group)?,
+            };
+            encode(provider, &request, &chunk, row.number(), &mut line)?;
+            let load = self.load(provider.name(), &request)?;
+            if self.is_full(&chunk, line.len() as u64, limits(provider)?, load) {
+                flow!(self.seal(&group, chunk));
+                // What ended meanwhile goes on before more is begun.
+                flow!(self.seal_left(&self.desk.take(), None));
+                chunk = self.begin(&group)?;
+                encode(provider, &request, &chunk, row.number(), &mut line)?;
+            }
+            chunk.writer.push(row.number(), &request.custom_id, &line)?;
+            chunk.load.tokens += load.tokens;
+            chunk.load.cost = chunk.load.cost + load.cost;
+            self.progress.update(|state| state.sealed += 1);
+            open.insert(group, chunk);
+        }
+        self.seal_open(open)
+    }
+
+    /// Seals what is left of these chunks, in batches of their own: the lines are those that were sent before, under
+    /// other ids. At the start of a run `covered` are the rows that are in later chunks.
+    fn seal_left(&self, chunks: &[u32], mut covered: Option<&mut RowSet>) -> Flow {
+        let goes_direct = self.judge.goes_direct();
+        if goes_direct && covered.is_none() {
+            return GO_ON;
+        }
+        let mut open: BTreeMap<Group, Open> = BTreeMap::new();
+        for chunk in chunks {
+            let state = self.ledger.chunk(*chunk)?;
+            let Some(state) = state.filter(|state| state.phase.is_merged()) else {
+                continue;
+            };
+            let Some(left) = Left::of(&self.ledger, *chunk)? else {
+                continue;
+            };
+            let provider = self.provider(&state.provider)?;
+            let (round, refusals) = match left.refused {
+                true => (state.round, state.refusals + 1),
+                false => (state.round + 1, 0),
+            };
+            let mut rows: RowSet = RowSet::new();
+            for row in self.ledger.chunk_rows(*chunk)? {
+                let row = row?.0;
+                let is_taken = match &covered {
+                    Some(covered) => covered.contains(row),
+                    None => locked(&self.given).contains(row),
+                };
+                if !is_taken {
+                    rows.insert(row);
+                }
+            }
+            if let (true, Some(covered)) = (goes_direct, &mut covered) {
+                covered.extend(rows.iter());
+                continue;
+            }
+            let half = rows.len().div_ceil(2);
+            let mut done = 0;
+            for line in self.ledger.chunk_lines(*chunk)? {
+                let line = line?;
+                if !rows.contains(line.row) {
+                    continue;
+                }
+                let group = Group {
+                    provider: state.provider.clone(),
+                    endpoint: state.endpoint.clone(),
+                    model: state.model.clone(),
+                    round,
+                    refusals,
+                    part: match left.halve {
+                        true => (*chunk, u8::from(done >= half)),
+                        false => (0, 0),
+                    },
+                };
+                done += 1;
+                flow!(self.make_room(&group, &mut open));
+                let mut into = match open.remove(&group) {
+                    Some(into) => into,
+                    None => self.begin(&group)?,
+                };
+                let bytes = line.line.len() as u64;
+                if self.is_full(&into, bytes, limits(provider)?, Load::default()) {
+                    flow!(self.seal(&group, into));
+                    into = self.begin(&group)?;
+                }
+                into.writer.push_copied(&line)?;
+                if let Some(covered) = &mut covered {
+                    covered.insert(line.row);
+                }
+                open.insert(group, into);
+            }
+        }
+        self.seal_open(open)
+    }
+
+    fn provider(&self, name: &str) -> Result<&Arc<dyn BatchProvider>> {
+        self.providers.get(name).ok_or_else(|| {
+            let message = format!("go on: chunks were sealed for {name}, which is not there now");
+            Error::new(ErrorKind::ConfigInvalid, message)
+        })
+    }
+
+    /// Always one model, also where the provider would take several: so every outcome names the model that was asked,
+    /// and a batch that is refused for its model fails no row of another.
+    fn group(&self, request: &Request) -> Result<(&Arc<dyn BatchProvider>, Group)> {
+        let provider = self.provider(&self.spec.provider)?;
+        let group = Group {
+            provider: provider.name().to_owned(),
+            endpoint: provider.endpoint(request)?.to_owned(),
+            model: request.model.clone(),
+            round: 1,
+            refusals: 0,
+            part: (0, 0),
+        };
+        Ok((provider, group))
+    }
+
+    /// Whether a line of `bytes` and `load` more is past what the provider takes, or the caller allows. One row alone
+    /// always fits: whether that is so is the provider's to say.
+    fn is_full(&self, chunk: &Open, bytes: u64, limits: &BatchLimits, load: Load) -> bool {
+        let rows = self.policy.chunk_rows.unwrap_or(u64::MAX);
+        let most_tokens = self.policy.chunk_tokens.unwrap_or(u64::MAX);
+        let most_cost = self.policy.chunk_cost.unwrap_or(u64::MAX);
+        let cost = chunk.load.cost + load.cost;
+        chunk.writer.requests() >= rows.clamp(1, limits.max_requests.max(1))
+            || chunk.writer.requests() > 0
+                && (chunk.writer.bytes() + bytes + 1 > limits.max_bytes
+                    || chunk.load.tokens.saturating_add(load.tokens) > most_tokens
+                    || cost.as_picodollars() > most_cost)
+    }
+
+    /// What a request is estimated to come to, its answer included where it has a bound.
+    fn load(&self, provider: &str, request: &Request) -> Result<Load> {
+        let tokens = request.estimated_input_tokens();
+        if self.policy.chunk_cost.is_none() {
+            return Ok(Load {
+                tokens,
+                cost: Money::ZERO,
+            });
+        }
+        let usage = Usage::of(tokens, longest_answer(request).unwrap_or(0));
+        let price = self.prices.price(provider, &request.model);
+        let cost = price.and_then(|price| price.cost(&usage, Lane::Batch));
+        let cost = cost.ok_or_else(|| {
+            let message = format!(
+                "keep batches below a cost: no batch price of {provider}:{} is known; give one, or bound rows or \
+                 tokens instead",
+                request.model
+            );
+            Error::new(ErrorKind::ConfigInvalid, message)
+        })?;
+        Ok(Load { tokens, cost })
+    }
+
+    fn begin(&self, group: &Group) -> Result<Open> {
+        let number = {
+            let mut next = locked(&self.next);
+            let number = *next;
+            *next += 1;
+            number
+        };
+        let prefix = WirePrefix::of(&self.job, number, 1);
+        let writer = self.ledger.chunk_writer(number, prefix)?;
+        Ok(Open {
+            number,
+            prefix,
+            writer: writer.with_round(group.round, group.refusals),
+            load: Load::default(),
+        })
+    }
+
+    /// Seals the fullest chunk where one more would be too many.
+    fn make_room(&self, group: &Group, open: &mut BTreeMap<Group, Open>) -> Flow {
+        if open.contains_key(group) || open.len() < OPEN_CHUNKS {
+            return GO_ON;
+        }
+        let fullest = open
+            .iter()
+            .max_by_key(|(_, chunk)| chunk.writer.bytes())
+            .map(|(group, _)| group.clone());
+        match fullest.and_then(|group| open.remove_entry(&group)) {
+            Some((group, chunk)) => self.seal(&group, chunk),
+            None => GO_ON,
+        }
+    }
+
+    fn seal_open(&self, open: BTreeMap<Group, Open>) -> Flow {
+        for (group, chunk) in open {
+            flow!(self.seal(&group, chunk));
+        }
+        GO_ON
+    }
+
+    fn seal(&self, group: &Group, chunk: Open) -> Flow {
+        let at = Timestamp::from(SystemTime::now());
+        let Open { number, writer, .. } = chunk;
+        writer.seal(&group.provider, &group.endpoint, &group.model, at)?;
+        self.hand_over(number, group.refusals > 0)
+    }
+
+    fn hand_over(&self, chunk: u32, search: bool) -> Flow {
+        let state = self.ledger.chunk(chunk)?;
+        let provider = state.map(|state| state.provider).unwrap_or_default();
+        self.desk.hand_over(chunk);
+        let job = ChunkJob::new(self.job.clone(), chunk, provider).with_search(search);
+        Ok(match self.chunks.blocking_send(Ok(job)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        })
+    }
+}
+
+fn limits(provider: &Arc<dyn BatchProvider>) -> Result<&BatchLimits> {
+    let limits = provider.capability().batch.as_ref();
+    limits.ok_or_else(|| Error::new(ErrorKind::Unsupported, "the provider has no batch API"))
+}
+
+fn encode(
+    provider: &Arc<dyn BatchProvider>,
+    request: &Request,
+    chunk: &Open,
+    row: u64,
+    line: &mut Vec<u8>,
+) -> Result<()> {
+    line.clear();
+    let id = WireId::new(chunk.prefix, row).to_string();
+    provider.encode(request, &id, line)
+}
