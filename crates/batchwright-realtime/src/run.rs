@@ -165,7 +165,7 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
     /// Where the row's next attempt goes.
     fn scope(&mut self, call: &mut Call<T, C>) -> ScopeId {
         let strategy = call.strategy.as_ref().unwrap_or(&self.line.strategy);
-        let id = self.scopes.id(strategy.scope(&call.request, &call.state));
+        let id = self.scopes.id(strategy.scope(&call.request, &mut call.state));
         call.scope = self.scopes.name(id).clone();
         id
     }
@@ -218,8 +218,8 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
 
     fn take(&mut self, item: WorkItem<T, C>) {
         let strategy = item.strategy.as_ref().unwrap_or(&self.line.strategy);
-        let state = ItemState::default();
-        let scope = self.scopes.id(strategy.scope(&item.request, &state));
+        let mut state = ItemState::default();
+        let scope = self.scopes.id(strategy.scope(&item.request, &mut state));
         let name = self.scopes.name(scope).clone();
         let start = self.schedule.arrived(self.begun.elapsed(), item.row, scope);
         let call = Box::new(Call {

@@ -21,8 +21,10 @@ pub trait Strategy: Send + Sync {
     type Output: Send + 'static;
 
     /// Where the item's next attempt goes. All attempts of one scope share its limits, its cooldown and its circuit
-    /// breaker. Asked before each attempt; must be cheap, and must name what [`execute`](Self::execute) will call.
-    fn scope<'a>(&'a self, request: &'a Request, state: &'a ItemState) -> Scope<'a>;
+    /// breaker. Asked at least once before each attempt; must be cheap, and must name what
+    /// [`execute`](Self::execute) will call: what is chosen here is noted in `state`, where `execute` finds it. Asked
+    /// again while the item waits, it may choose anew.
+    fn scope<'a>(&'a self, request: &'a Request, state: &'a mut ItemState) -> Scope<'a>;
 
     /// Called once before the first attempt of a run, however many items share the strategy. The default does
     /// nothing.
@@ -244,7 +246,7 @@ impl Direct {
 impl Strategy for Direct {
     type Output = Response;
 
-    fn scope<'a>(&'a self, request: &'a Request, _state: &'a ItemState) -> Scope<'a> {
+    fn scope<'a>(&'a self, request: &'a Request, _state: &'a mut ItemState) -> Scope<'a> {
         Scope::new(self.provider.name(), &request.model)
     }
 
