@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Check(Box<CheckArgs>),
     /// Go on with a job by its name, with the settings it was started with
     Resume(ResumeArgs),
+    /// Send rows again that ended without an answer; what they ended with stays in the books
+    Retry(Box<RetryArgs>),
     /// Show how far a job is
     Status(JobArgs),
     /// Cancel a job: its batches at the provider, and every row not yet sent
@@ -282,6 +284,33 @@ pub(crate) struct ResumeArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct RetryArgs {
+    /// The job's name
+    pub(crate) job: String,
+    #[command(flatten)]
+    pub(crate) which: RetriedArgs,
+    #[command(flatten)]
+    pub(crate) running: RunningArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Which rows are sent again.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = true)]
+pub(crate) struct RetriedArgs {
+    /// Rows that failed or expired, and those whose results were lost or unreadable, which may have been billed
+    #[arg(long)]
+    pub(crate) failed: bool,
+    /// Rows that were cancelled
+    #[arg(long)]
+    pub(crate) cancelled: bool,
+    /// Rows the model or a policy refused to answer
+    #[arg(long)]
+    pub(crate) refused: bool,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct CancelArgs {
     /// The job's name
     pub(crate) job: String,
@@ -318,6 +347,9 @@ pub(crate) struct ResultsArgs {
         default_value = ".batchwright"
     )]
     pub(crate) state: PathBuf,
+    /// Write those of a job that is not finished, whatever is there by now
+    #[arg(long)]
+    pub(crate) partial: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

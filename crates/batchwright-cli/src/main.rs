@@ -10,6 +10,7 @@ mod doctor;
 mod emulator;
 mod jobs;
 mod results;
+mod retry;
 mod status;
 mod verify;
 
@@ -59,6 +60,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Run(args) => run::run(args).await,
         Command::Check(args) => check::check(args).await,
         Command::Resume(args) => run::resume(args).await,
+        Command::Retry(args) => retry::retry(*args).await,
         Command::Status(args) => status::status(&args),
         Command::Cancel(args) => cancel::cancel(args).await,
         Command::Results(args) => results::results(&args),

@@ -7,6 +7,7 @@ use crate::{
     output::Output,
     terminal::{rows, say},
 };
+use anyhow::bail;
 use batchwright::{ledger::Ledger, pipeline::Job};
 
 pub(crate) fn results(args: &ResultsArgs) -> anyhow::Result<Exit> {
@@ -15,6 +16,15 @@ pub(crate) fn results(args: &ResultsArgs) -> anyhow::Result<Exit> {
     let options = Output::stored(&args.job, &Ledger::open_read_only(&dir)?, &spec)?
         .with(&args.output)
         .options()?;
+    let ledger = Ledger::open_read_only(&dir)?;
+    let left = Job::rows_of(&ledger)?.saturating_sub(ledger.scan()?.finished.len());
+    if left > 0 && !args.partial {
+        bail!(
+            "{} of the job have no result yet; --partial writes what is there, and `batchwright resume {}` goes on",
+            rows(left),
+            args.job
+        );
+    }
     let written = Job::write_results_of(&dir, &options)?;
     if written.missing > 0 {
         say(format_args!(

@@ -321,7 +321,7 @@ pub(crate) fn prices(file: Option<&Path>) -> anyhow::Result<PriceTable> {
     Ok(prices)
 }
 
-fn say_unless(args: &RunningArgs, line: std::fmt::Arguments<'_>) {
+pub(crate) fn say_unless(args: &RunningArgs, line: std::fmt::Arguments<'_>) {
     if !args.quiet && !args.json {
         say(line);
     }
@@ -445,6 +445,13 @@ fn summary(name: &str, args: &RunningArgs, report: &JobReport, written: Option<&
             count(scan.possibly_paid)
         ));
     }
+    if scan.superseded > 0 {
+        say(format_args!(
+            "answers besides those that count, which may be paid too: {} for {}",
+            count(scan.superseded),
+            scan.superseded_cost
+        ));
+    }
     for (chunk, reason) in &report.held {
         say(format_args!(
             "chunk {chunk} is held, since a second purchase cannot be ruled out: {reason}"
@@ -521,6 +528,8 @@ fn summary_json(name: &str, report: &JobReport, written: Option<&Path>, exit: Ex
         "sent_again_after_interruption": from_one(&scan.interrupted),
         "answered_after_unclear_attempts": from_one(&scan.unclear),
         "possibly_billed_attempts": scan.possibly_paid,
+        "superseded": scan.superseded,
+        "superseded_cost": scan.superseded_cost.as_dollars(),
         "held": held,
         "stopped": report.stopped.as_ref().map(ToString::to_string),
         "results": written,

@@ -6,6 +6,7 @@ mod policy;
 mod progress;
 mod realtime;
 mod results;
+mod retry;
 mod spec;
 
 pub use policy::Remainder;

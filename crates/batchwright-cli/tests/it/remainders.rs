@@ -4,13 +4,14 @@
 use crate::{
     command::{Ended, LOOK, Place, Running},
     input::{self, Asked, PROMPT},
-    provider::{BATCHES, FILES, Provider, quick},
+    provider::{BATCHES, CHAT, FILES, Provider, quick},
     results,
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
 
 const CREATE: &str = "/openai/v1/batches";
+const CANCEL: &str = "/openai/v1/batches/{batch_id}/cancel";
 
 /// One job over this many rows, in batches of twenty.
 struct Case {
@@ -269,6 +270,188 @@ fn what_batches_do_not_answer_goes_to_direct_calls_where_that_is_wanted() {
     let ended = case.pass_time(case.start(&more)).assert_code(0);
     assert_eq!(ended.summary()["endings"], json!({"succeeded": 60}));
     assert_eq!(case.creates(), 3);
-    assert_eq!(case.provider.calls("POST", crate::provider::CHAT), 42);
+    assert_eq!(case.provider.calls("POST", CHAT), 42);
     case.assert_all_answered(&more);
+}
+
+/// Batches of one row a virtual second, while the clock stands still.
+fn standing() -> Provider {
+    let pace = batchwright_emulator::BatchPace::default()
+        .with_validating(Duration::ZERO)
+        .with_warm_up(Duration::ZERO)
+        .with_per_row(Duration::from_secs(1))
+        .with_finalizing(Duration::from_secs(1))
+        .with_cancelling(Duration::from_secs(1));
+    Provider::start(quick().with_time_scale(0.0).with_pace(pace))
+}
+
+#[test]
+fn f_078_a_deadline_moves_what_is_not_finished_to_direct_calls() {
+    let case = Case::new(60, standing(), &json!([]));
+    let more = ["--deadline", "1500ms"];
+    let mut running = case.start(&more);
+    running.until("three batches", |_| case.creates() == 3);
+    case.provider.advance(Duration::from_secs(7));
+    running.until("three cancels", |_| {
+        case.provider.calls("POST", CANCEL) == 3
+    });
+    while running.is_running() {
+        case.provider.advance(Duration::from_secs(2));
+        std::thread::sleep(LOOK);
+    }
+    let summary = running.wait().assert_code(0).summary();
+    assert_eq!(summary["endings"], json!({"succeeded": 60}));
+    assert_eq!(case.creates(), 3);
+    let direct = case.provider.calls("POST", CHAT);
+    assert!((1..60).contains(&direct), "{direct} direct calls");
+    assert_eq!(summary["superseded"], 0);
+    case.assert_all_answered(&more);
+}
+
+#[test]
+fn f_079_originals_that_come_after_the_deadline_are_in_the_books_and_no_second_outcome() {
+    let case = Case::new(
+        60,
+        standing(),
+        &create(Value::Null, &json!(["cancel_completes"])),
+    );
+    let more = ["--deadline", "800ms", "--deadline-grace", "300ms"];
+    let mut running = case.start(&more);
+    running.until("three batches", |_| case.creates() == 3);
+    // The batches are asked to be cancelled, and time stands still: nobody waits for them.
+    let summary = running.wait().assert_code(0).summary();
+    assert_eq!(summary["endings"], json!({"succeeded": 60}));
+    assert_eq!(case.provider.calls("POST", CHAT), 60);
+    results::assert_answered(&case.place.path("out.jsonl"), &case.asked);
+    let bytes = case.place.read("out.jsonl");
+    let cost = summary["cost"].as_f64().unwrap();
+
+    // They complete all the same, and are collected: paid twice, and said so.
+    let ended = case.pass_time(case.start(&more)).assert_code(0);
+    let summary = ended.summary();
+    assert_eq!(summary["endings"], json!({"succeeded": 60}));
+    assert_eq!(summary["superseded"], 60);
+    assert!(summary["superseded_cost"].as_f64().unwrap() > 0.0);
+    assert_eq!(summary["cost"].as_f64().unwrap(), cost);
+    assert_eq!(
+        case.place.read("out.jsonl"),
+        bytes,
+        "the first answer counts"
+    );
+    let billed = results::billed(&case.provider.invoice(), &case.asked);
+    assert!(billed.iter().all(|times| *times == 2), "{billed:?}");
+    case.place.assert_verified("j");
+    let calls = case.provider.paid_calls();
+    case.run(&more).assert_code(0);
+    assert_eq!(case.provider.paid_calls(), calls, "I9");
+}
+
+#[test]
+fn f_148_a_job_killed_about_its_deadline_goes_on_with_direct_calls() {
+    for moment in [700, 850, 1000, 1200, 1400] {
+        let case = Case::new(60, standing(), &json!([]));
+        let more = ["--deadline", "800ms"];
+        let mut running = case.start(&more);
+        running.until("three batches", |_| case.creates() == 3);
+        let since = std::time::Instant::now();
+        while since.elapsed() < Duration::from_millis(moment) {
+            case.provider.advance(Duration::from_millis(50));
+            std::thread::sleep(LOOK);
+        }
+        running.kill();
+        // The deadline is the job's, and needs not be said again.
+        let mut running = case.start(&[]);
+        while running.is_running() {
+            case.provider.advance(Duration::from_secs(1));
+            std::thread::sleep(LOOK);
+        }
+        let summary = running.wait().assert_code(0).summary();
+        results::assert_answered(&case.place.path("out.jsonl"), &case.asked);
+        let billed = results::billed(&case.provider.invoice(), &case.asked);
+        let again: u64 = billed.iter().sum::<u64>() - 60;
+        assert!(
+            summary["possibly_billed_attempts"].as_u64().unwrap() >= again,
+            "{summary}"
+        );
+        assert!(again <= 16, "the calls in flight at most");
+        case.place.assert_verified("j");
+    }
+}
+
+#[test]
+fn a_deadline_can_go_to_another_model() {
+    let case = Case::new(20, standing(), &json!([]));
+    let more = [
+        "--deadline",
+        "500ms",
+        "--deadline-grace",
+        "100ms",
+        "--fallback",
+        "openai:gpt-4o",
+    ];
+    case.run(&more).assert_code(0);
+    let lines = results::read(&case.place.path("out.jsonl"));
+    for line in &lines {
+        assert_eq!(line["provenance"]["model"], "gpt-4o", "{line}");
+        assert_eq!(line["provenance"]["lane"], "realtime");
+    }
+}
+
+#[test]
+fn rows_that_failed_are_tried_again_by_a_word_and_the_newest_outcome_counts() {
+    let rows = json!([{"fail_rows": {"status": 400, "every": 10}}]);
+    let case = Case::new(
+        60,
+        Provider::new(),
+        &create(json!({"from": 1, "to": 3}), &rows),
+    );
+    case.run(&[]).assert_code(3);
+    assert_eq!(case.statuses()["failed"], 6);
+    case.place.run(&["retry", "j"]).assert_code(2);
+    let retry = [
+        "retry", "j", "--failed", "--poll", "50ms", "--settle", "300ms", "--json",
+    ];
+    let summary = case.place.run(&retry).assert_code(0).summary();
+    assert_eq!(summary["endings"], json!({"succeeded": 60}));
+    assert_eq!(summary["superseded"], 6);
+    assert_eq!(case.creates(), 4);
+    case.assert_all_answered(&[]);
+    // Nothing failed, so nothing is sent.
+    case.place.run(&retry).assert_code(0);
+    assert_eq!(case.creates(), 4);
+
+    // Killed at once, the rows have no outcome until they have the new one.
+    let case = Case::new(
+        60,
+        Provider::new(),
+        &create(json!({"from": 1, "to": 3}), &rows),
+    );
+    case.run(&[]).assert_code(3);
+    let mut running = case.place.start(&retry);
+    running.until("the new batch", |_| case.creates() == 4);
+    running.kill();
+    case.place.run(&["verify", "j"]).assert_code(7);
+    case.place
+        .run(&["results", "j", "-o", "part.jsonl"])
+        .assert_code(2);
+    case.place
+        .run(&["results", "j", "--partial", "-o", "part.jsonl"])
+        .assert_code(3)
+        .assert_says(&["54 rows with results, 6 rows without"]);
+    assert_eq!(results::read(&case.place.path("part.jsonl")).len(), 54);
+    case.run(&[]).assert_code(0);
+    case.assert_all_answered(&[]);
+}
+
+#[test]
+fn f_010_batches_are_split_by_tokens_and_by_cost() {
+    let case = Case::new(60, Provider::new(), &json!([]));
+    case.run(&["--chunk-tokens", "60"]).assert_code(0);
+    assert!(case.creates() > 5, "{}", case.creates());
+    case.assert_all_answered(&[]);
+
+    let case = Case::new(60, Provider::new(), &json!([]));
+    case.run(&["--chunk-cost", "0.000005"]).assert_code(0);
+    assert!(case.creates() > 5, "{}", case.creates());
+    case.assert_all_answered(&[]);
 }

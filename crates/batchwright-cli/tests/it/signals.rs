@@ -188,7 +188,7 @@ fn f_157_a_signal_ends_the_writing_of_results_too() {
     running.wait().assert_code(130);
     drop(reader);
     place
-        .run(&["results", "j", "-o", "out.jsonl"])
+        .run(&["results", "j", "--partial", "-o", "out.jsonl"])
         .assert_code(0);
     results::assert_answered(&place.path("out.jsonl"), &asked);
 }

@@ -11,9 +11,10 @@ use super::{
     policy::{Judge, Policy},
 };
 use batchwright_core::{BatchProvider, Error, ErrorKind, Result};
-use batchwright_ledger::ChunkPhase;
+use batchwright_ledger::{ChunkPhase, Ledger};
 use batchwright_router::{BatchRouter, Control, RouterEvent};
 use desk::Desk;
+use merging::Left;
 use sealing::Sealing;
 use std::{
     collections::BTreeMap,
@@ -35,6 +36,15 @@ const MERGES: usize = 1;
 
 /// Providers by their registered names.
 pub(super) type Providers = Arc<BTreeMap<String, Arc<dyn BatchProvider>>>;
+
+/// Has rows that are left of merged chunks begin again, as if they had never been sent.
+pub(super) fn forget_left(ledger: &Ledger) -> Result<()> {
+    for (chunk, mut left) in Left::all(ledger)? {
+        left.rows = 0;
+        left.store(ledger, chunk)?;
+    }
+    Ok(())
+}
 
 /// What the batch lane works by, besides what every lane does.
 pub(super) struct Buying {

@@ -52,7 +52,7 @@ impl Left {
         Ok(left.collect())
     }
 
-    fn store(&self, ledger: &Ledger, chunk: u32) -> Result<()> {
+    pub(super) fn store(&self, ledger: &Ledger, chunk: u32) -> Result<()> {
         let json = serde_json::to_string(self).expect("it is plain data");
         ledger.set_meta(&format!("{LEFT}{chunk:010}"), &json)
     }
