@@ -1,26 +1,24 @@
 //! The client: one exchange, sent exactly once, under limits.
 
 use crate::{
-    base_url::is_loopback,
-    call::{Call, Reply, StreamReply},
+    call::{Body, Call, Reply, StreamReply},
     deadline::Deadline,
     direct::{Direct, Wait},
     failure::{self, Broken, Fault},
     incoming::{Coding, Incoming, Source, Whole},
-    origin::Origin,
-    through_reqwest::{Outbound, Settings, ThroughReqwest},
+    through_reqwest::{Settings, ThroughReqwest},
     tls,
     upload::Outgoing,
 };
 use batchwright_core::{Error, ErrorKind, Result, RetryDecision, RetryPolicy, RetryState};
-use hyper::{Request, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{
-    Method, Url,
-    header::{ACCEPT, ACCEPT_ENCODING, HOST, HeaderMap, HeaderValue, USER_AGENT},
+    Method,
+    header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue, USER_AGENT},
 };
 use std::{
     fmt,
+    future::Future,
     hash::{BuildHasher, RandomState},
     sync::{
         Arc,
@@ -95,30 +93,30 @@ impl HttpClient {
     ///
     /// # Cancel safety
     /// Dropping the future closes the exchange; whether the provider acted on it is then unknown.
-    pub async fn send(&self, mut call: Call) -> Result<Reply> {
-        call.headers
-            .entry(ACCEPT_ENCODING)
-            .or_insert(HeaderValue::from_static("gzip"));
-        let _place = self.place().await;
-        let Opened {
-            status,
-            headers,
-            mut incoming,
-            cap,
-        } = self.open(call).await?;
-        let mut whole = Whole::new(status, cap);
-        while let Some(piece) = incoming.next().await.transpose() {
-            if !whole.push(piece)? {
-                break;
+    pub fn send(&self, call: Call) -> impl Future<Output = Result<Reply>> + Send + use<'_> {
+        let call = accepting(call, HeaderValue::from_static("gzip"));
+        async move {
+            let _place = self.place().await;
+            let Opened {
+                status,
+                headers,
+                mut incoming,
+                cap,
+            } = self.open(call).await?;
+            let mut whole = Whole::new(status, cap);
+            while let Some(piece) = incoming.next().await.transpose() {
+                if !whole.push(piece)? {
+                    break;
+                }
             }
+            let (body, complete) = whole.finish();
+            Ok(Reply {
+                status,
+                headers,
+                body,
+                complete,
+            })
         }
-        let (body, complete) = whole.finish();
-        Ok(Reply {
-            status,
-            headers,
-            body,
-            complete,
-        })
     }
 
     /// Sends `call` exactly once and hands back the body as it arrives. Without an `accept-encoding`
@@ -132,18 +130,18 @@ impl HttpClient {
     ///
     /// # Cancel safety
     /// As [`HttpClient::send`]; dropping the body closes the connection.
-    pub async fn stream(&self, mut call: Call) -> Result<StreamReply> {
-        call.headers
-            .entry(ACCEPT_ENCODING)
-            .or_insert(HeaderValue::from_static("identity"));
-        let _place = self.place().await;
-        let opened = self.open(call).await?;
-        Ok(StreamReply {
-            status: opened.status,
-            headers: opened.headers,
-            body: opened.incoming.into_stream(),
-            cap: opened.cap,
-        })
+    pub fn stream(&self, call: Call) -> impl Future<Output = Result<StreamReply>> + Send + use<'_> {
+        let call = accepting(call, HeaderValue::from_static("identity"));
+        async move {
+            let _place = self.place().await;
+            let opened = self.open(call).await?;
+            Ok(StreamReply {
+                status: opened.status,
+                headers: opened.headers,
+                body: opened.incoming.into_stream(),
+                cap: opened.cap,
+            })
+        }
     }
 
     /// Reads: sends a `GET` or `HEAD`, again after transport failures and the statuses 408, 425, 429
@@ -203,54 +201,39 @@ impl HttpClient {
     }
 
     /// Sends and waits for the headers.
-    async fn open(&self, call: Call) -> Result<Opened> {
-        let Call {
-            operation,
-            method,
-            url,
-            mut headers,
-            body,
-            limits,
-            fresh_connection,
-        } = call;
+    async fn open(&self, mut call: Box<Call>) -> Result<Opened> {
+        let (operation, limits) = (call.operation, call.limits);
         let deadline = Deadline::after(limits.total);
-        let (body, progress) = Outgoing::of(operation, body).await?;
-        headers
-            .entry(ACCEPT)
-            .or_insert(HeaderValue::from_static("*/*"));
-        headers.entry(USER_AGENT).or_insert(AGENT);
-        let outbound = Outbound {
-            method,
-            url,
-            headers,
-            body,
+        let (body, progress) = match std::mem::take(&mut call.body) {
+            Body::Empty => (Outgoing::Empty, None),
+            Body::Bytes(bytes) => (Outgoing::Bytes(bytes), None),
+            file => Box::pin(Outgoing::of_file(operation, file)).await?,
         };
         let wait = Wait::new(&limits, deadline, progress.as_deref());
-        let sent = match &self.0.transport {
+        let answered = match &self.0.transport {
             Transport::Reqwest(reqwest) => {
-                through_reqwest(operation, reqwest, outbound, fresh_connection, wait).await
+                Box::pin(through_reqwest(reqwest, &mut call, body, wait)).await
             }
-            Transport::Direct { direct, proxied } => {
-                match (direct.origin(&outbound.url), proxied) {
-                    (None, _) => Err(Broken::from(Fault::build("this is no URL to call")).into()),
-                    (Some(origin), Some(reqwest)) if origin.proxied => {
-                        through_reqwest(operation, reqwest, outbound, fresh_connection, wait).await
-                    }
-                    (Some(origin), _) => {
-                        directly(operation, direct, origin, outbound, fresh_connection, wait).await
-                    }
+            Transport::Direct { direct, proxied } => match (direct.origin(&call.url), proxied) {
+                (None, _) => Err(Fault::build("this is no URL to call").into()),
+                (Some(origin), Some(reqwest)) if origin.proxied => {
+                    Box::pin(through_reqwest(reqwest, &mut call, body, wait)).await
                 }
-            }
+                (Some(origin), _) => {
+                    let answer = direct.send(origin, &mut call, body, wait).await;
+                    answer.map(|(parts, body)| {
+                        (parts.status.as_u16(), parts.headers, Source::Direct(body))
+                    })
+                }
+            },
         };
-        let (status, mut headers, source) = match sent {
-            Ok(sent) => sent,
-            Err(Unsent::Broken(broken)) => {
-                let fault = progress.as_ref().and_then(|progress| progress.fault());
-                return Err(failure::of_transport(operation, broken, fault));
-            }
-            Err(Unsent::Misdirected(error)) => return Err(error),
-        };
-        let cap = limits.body_cap(status);
+        let (status, mut headers, source) = answered.map_err(|broken| {
+            let fault = progress.as_ref().and_then(|progress| progress.fault());
+            failure::of_transport(operation, broken, fault)
+        })?;
+        if let Some(error) = failure::of_misdirection(operation, status, &headers, &call.url) {
+            return Err(error);
+        }
         let incoming = Incoming {
             operation,
             coding: Coding::take_from(&mut headers),
@@ -264,79 +247,30 @@ impl HttpClient {
             status,
             headers,
             incoming,
-            cap,
+            cap: limits.body_cap(status),
         })
     }
 }
 
-/// Why there is no answer to hand on.
-enum Unsent {
-    Broken(Broken),
-    Misdirected(Error),
-}
-
-impl From<Broken> for Unsent {
-    fn from(broken: Broken) -> Self {
-        Self::Broken(broken)
-    }
-}
-
-type Sent = Result<(u16, HeaderMap, Source), Unsent>;
-
-async fn directly(
-    operation: &str,
-    direct: &Direct,
-    origin: Arc<Origin>,
-    outbound: Outbound,
-    fresh: bool,
-    wait: Wait<'_>,
-) -> Sent {
-    let Outbound {
-        method,
-        url,
-        mut headers,
-        body,
-    } = outbound;
-    headers
-        .entry(HOST)
-        .or_insert_with(|| origin.authority.clone());
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = path_and_query(&url)?;
-    *request.headers_mut() = headers;
-    let response = direct.send(origin, request, fresh, wait).await?;
-    let (parts, body) = response.into_parts();
-    let status = parts.status.as_u16();
-    match failure::of_misdirection(operation, status, &parts.headers, &url) {
-        Some(error) => Err(Unsent::Misdirected(error)),
-        None => Ok((status, parts.headers, Source::Direct(body))),
-    }
-}
-
-/// What stands in the first line of a request.
-fn path_and_query(url: &Url) -> Result<Uri, Broken> {
-    let path = match url.query() {
-        None => Uri::try_from(url.path()),
-        Some(query) => Uri::try_from(format!("{}?{query}", url.path())),
-    };
-    path.map_err(|error| Fault::build(error).into())
+/// The call with what every request says of us. On the heap once: the layers a call passes on its way each hold it.
+fn accepting(mut call: Call, encoding: HeaderValue) -> Box<Call> {
+    call.headers.entry(ACCEPT_ENCODING).or_insert(encoding);
+    call.headers
+        .entry(ACCEPT)
+        .or_insert(HeaderValue::from_static("*/*"));
+    call.headers.entry(USER_AGENT).or_insert(AGENT);
+    Box::new(call)
 }
 
 async fn through_reqwest(
-    operation: &str,
     reqwest: &ThroughReqwest,
-    outbound: Outbound,
-    fresh: bool,
+    call: &mut Call,
+    body: Outgoing,
     wait: Wait<'_>,
-) -> Sent {
-    let is_local = is_loopback(&outbound.url);
-    let mut response = reqwest.send(outbound, is_local, fresh, wait).await?;
-    let status = response.status();
-    let headers = response.take_headers();
-    match failure::of_misdirection(operation, status, &headers, response.url()) {
-        Some(error) => Err(Unsent::Misdirected(error)),
-        None => Ok((status, headers, Source::Reqwest(Box::new(response)))),
-    }
+) -> Result<(u16, HeaderMap, Source), Broken> {
+    let mut response = reqwest.send(call, body, wait).await?;
+    let (status, headers) = (response.status(), response.take_headers());
+    Ok((status, headers, Source::Reqwest(Box::new(response))))
 }
 
 impl fmt::Debug for HttpClient {

@@ -5,7 +5,7 @@
 
 use crate::{
     bell::Bell,
-    call::Limits,
+    call::{Call, Limits},
     deadline::{Deadline, later},
     failure::{Broken, Fault, Halt},
     origin::{Origin, Origins},
@@ -13,8 +13,9 @@ use crate::{
     upload::{Outgoing, Progress},
 };
 use bytes::Bytes;
+use hyper::http::response::Parts;
 use hyper::{
-    Request, Response,
+    Request, Response, Uri,
     body::{Body as _, Incoming},
     client::conn::{TrySendError, http1},
     rt::{Read, Write},
@@ -23,12 +24,12 @@ use hyper_util::{
     client::{legacy::connect::HttpConnector, proxy::matcher::Matcher},
     rt::TokioIo,
 };
-use reqwest::Url;
+use reqwest::{Url, header::HOST};
 use std::{
     fmt,
     future::{Future, poll_fn},
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -108,36 +109,43 @@ impl Direct {
         self.origins.of(url)
     }
 
-    /// Sends `request` exactly once and waits for the answer's headers. A connection from the pool that turns out to
-    /// be closed before a byte of the request left is replaced by the next.
+    /// Sends `call` with `body` exactly once and waits for the answer's headers. A connection from the pool that turns
+    /// out to be closed before a byte of the request left is replaced by the next.
     pub(crate) async fn send(
         &self,
         origin: Arc<Origin>,
-        mut request: Request<Outgoing>,
-        fresh: bool,
+        call: &mut Call,
+        mut body: Outgoing,
         wait: Wait<'_>,
-    ) -> Result<Response<Arriving>, Broken> {
+    ) -> Result<(Parts, Arriving), Broken> {
+        let fresh = call.fresh_connection;
         loop {
             let idle = match fresh {
                 true => None,
-                false => origin.take(self.pool.idle_timeout),
+                false => origin.take(self.pool.idle_timeout, wait.deadline.start),
             };
             let reused = idle.is_some();
             let mut live = match idle {
                 Some(live) => live,
-                None => self.open(&origin, wait).await?,
+                // Seldom, and large: not worth its place in every exchange.
+                None => Box::pin(self.open(&origin, wait)).await?,
             };
-            match live.exchange(request, wait).await? {
+            match live.exchange(request(&origin, call, body)?, wait).await? {
                 Ok(response) => {
-                    let home = (!fresh).then(|| (Arc::clone(&origin), self.pool));
-                    return Ok(response.map(|body| Arriving {
+                    let (parts, body) = response.into_parts();
+                    let arriving = Arriving {
                         body,
                         live: Some(live),
-                        home,
-                    }));
+                        home: (!fresh).then_some((origin, self.pool)),
+                    };
+                    return Ok((parts, arriving));
                 }
                 Err(mut error) => match error.take_message() {
-                    Some(unsent) if reused => request = unsent,
+                    Some(unsent) if reused => {
+                        let (parts, unsent) = unsent.into_parts();
+                        call.headers = parts.headers;
+                        body = unsent;
+                    }
                     Some(_) => return Err(Fault::connect(error.into_error()).into()),
                     None => return Err(Fault::exchange(error.into_error()).into()),
                 },
@@ -168,6 +176,23 @@ impl Direct {
         };
         Live::begin(socket).await
     }
+}
+
+/// The request `call` asks for, whose headers it takes.
+fn request(origin: &Origin, call: &mut Call, body: Outgoing) -> Result<Request<Outgoing>, Fault> {
+    let path = match call.url.query() {
+        None => Uri::try_from(call.url.path()),
+        Some(query) => Uri::try_from(format!("{}?{query}", call.url.path())),
+    };
+    let mut request = Request::new(body);
+    *request.method_mut() = call.method.clone();
+    *request.uri_mut() = path.map_err(Fault::build)?;
+    *request.headers_mut() = std::mem::take(&mut call.headers);
+    request
+        .headers_mut()
+        .entry(HOST)
+        .or_insert_with(|| origin.authority.clone());
+    Ok(request)
 }
 
 /// How long an exchange may take.
@@ -223,22 +248,24 @@ impl Live {
     }
 
     /// One request and its answer's headers.
-    async fn exchange(
-        &mut self,
+    fn exchange<'a>(
+        &'a mut self,
         request: Request<Outgoing>,
-        wait: Wait<'_>,
-    ) -> Result<Answer, Broken> {
-        let mut answer = pin!(self.sender.try_send_request(request));
+        wait: Wait<'a>,
+    ) -> impl Future<Output = Result<Answer, Broken>> + Send + use<'a> {
         let Self {
+            sender,
             driver,
             bell,
             waker,
             timer,
-            ..
         } = self;
+        // Queued here, so that the request need not be kept beside.
+        let answer = sender.try_send_request(request);
         let mut until = wait.until();
         timer.as_mut().reset(until);
-        poll_fn(|cx| {
+        let mut answer = Box::pin(answer);
+        poll_fn(move |cx| {
             bell.poll(cx, waker, |cx| {
                 drive(driver, cx);
                 // The answer can only come while the connection is polled, so that nobody need be woken for it.
@@ -258,7 +285,6 @@ impl Live {
                 Poll::Pending
             })
         })
-        .await
     }
 }
 

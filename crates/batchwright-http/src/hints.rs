@@ -197,6 +197,9 @@ fn read(headers: &HeaderMap, names: &HintNames) -> RetryHints {
         .into_iter()
         .find_map(|name| text(headers, name))
         .map(|id| {
+            if id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return id.to_owned();
+            }
             id.chars()
                 .filter(char::is_ascii_graphic)
                 .take(128)

@@ -84,10 +84,10 @@ impl Origin {
     }
 
     /// The connection that was used last, unless it is idle for longer than `limit`; those are closed.
-    pub(crate) fn take(&self, limit: Duration) -> Option<Box<Live>> {
+    pub(crate) fn take(&self, limit: Duration, now: Instant) -> Option<Box<Live>> {
         let mut idle = self.idle();
         let newest = idle.pop_back()?;
-        if newest.since.elapsed() < limit {
+        if now.saturating_duration_since(newest.since) < limit {
             return Some(newest.live);
         }
         // All others are idle for longer still.

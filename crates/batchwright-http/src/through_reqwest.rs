@@ -1,6 +1,8 @@
 //! Calls through reqwest: where a proxy stands between, and over HTTP/2.
 
 use crate::{
+    base_url::is_loopback,
+    call::Call,
     connection::{Busy, GateLayer, Tally, wanted},
     deadline::{Deadline, later},
     direct::Wait,
@@ -10,7 +12,7 @@ use crate::{
 use batchwright_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use reqwest::{
-    Method, Response, Url, Version,
+    Response, Version,
     header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue},
 };
 use std::{future::Future, sync::Arc, time::Duration};
@@ -51,14 +53,6 @@ pub(crate) struct Arriving {
     busy: Option<Busy>,
 }
 
-/// A request, in parts.
-pub(crate) struct Outbound {
-    pub(crate) method: Method,
-    pub(crate) url: Url,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Outgoing,
-}
-
 impl ThroughReqwest {
     /// # Errors
     /// `ConfigInvalid` where reqwest takes the settings for unusable.
@@ -76,25 +70,23 @@ impl ThroughReqwest {
         })
     }
 
-    /// Sends `request` exactly once and waits for the answer's headers.
+    /// Sends `call` with `body` exactly once and waits for the answer's headers.
     pub(crate) async fn send(
         &self,
-        request: Outbound,
-        is_local: bool,
-        fresh: bool,
+        call: &mut Call,
+        body: Outgoing,
         wait: Wait<'_>,
     ) -> Result<Arriving, Broken> {
-        let Outbound {
-            method,
-            url,
-            mut headers,
-            body,
-        } = request;
+        let fresh = call.fresh_connection;
         // A connection of its own never reaches the pool, so the tally is not told of it.
         let busy = (!fresh).then(|| self.tally.start());
-        let pair = if is_local { &self.local } else { &self.remote };
+        let pair = match is_loopback(&call.url) {
+            true => &self.local,
+            false => &self.remote,
+        };
         let client = if fresh { &pair.fresh } else { &pair.pooled };
-        let mut request = reqwest::Request::new(method, url);
+        let mut headers = std::mem::take(&mut call.headers);
+        let mut request = reqwest::Request::new(call.method.clone(), call.url.clone());
         *request.body_mut() = match body {
             Outgoing::Empty => None,
             Outgoing::Bytes(bytes) => Some(bytes.into()),
@@ -124,10 +116,6 @@ impl ThroughReqwest {
 impl Arriving {
     pub(crate) fn status(&self) -> u16 {
         self.response.status().as_u16()
-    }
-
-    pub(crate) fn url(&self) -> &Url {
-        self.response.url()
     }
 
     pub(crate) fn take_headers(&mut self) -> HeaderMap {

@@ -82,9 +82,9 @@ pub(crate) enum Outgoing {
 }
 
 impl Outgoing {
-    /// A body on its way, and where its progress is seen if it is a file. A file's length is checked here, before
-    /// anything is sent.
-    pub(crate) async fn of(
+    /// A body on its way, and where its progress is seen if it is read from disk. A file's length is checked here,
+    /// before anything is sent.
+    pub(crate) async fn of_file(
         operation: &'static str,
         body: Body,
     ) -> Result<(Self, Option<Arc<Progress>>)> {

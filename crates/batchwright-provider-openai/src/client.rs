@@ -78,16 +78,16 @@ impl Client {
         })
     }
 
-    /// A direct call; `timeout` bounds it further.
-    pub(crate) async fn infer(
+    /// A direct call; `timeout` bounds it further. The request is made at once, and not kept beside its future.
+    pub(crate) fn infer(
         &self,
         endpoint: &str,
         model: &str,
         body: Vec<u8>,
         timeout: Option<Duration>,
-    ) -> Result<Reply> {
+    ) -> Result<impl Future<Output = Result<Reply>> + Send + use<'_>> {
         let call = self.infer_call(endpoint, model, body, timeout)?;
-        self.http.send(call).await
+        Ok(self.http.send(call))
     }
 
     /// A direct call whose answer comes in pieces.

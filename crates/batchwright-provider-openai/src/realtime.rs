@@ -7,6 +7,7 @@ use batchwright_core::{CallOptions, Payload, Request, Response, Result};
 use batchwright_http::{
     Asked, RetryHints, StreamReply, direct_answer, hollow, sse, wire::size_hint,
 };
+use bytes::Bytes;
 use futures::StreamExt;
 use std::pin::pin;
 
@@ -26,21 +27,11 @@ pub(crate) async fn answer(
     let mut body = Vec::with_capacity(size_hint(request));
     convert::write_body(request, form, &mut body)?;
     let (status, body, hints) = if form.streamed {
-        let reply = client
-            .infer_streamed(endpoint, &request.model, body, call.timeout)
-            .await?;
-        if !reply.is_success() {
-            return Err(client.refused(Asked::Inference, &reply.into_reply().await?));
-        }
-        let hints = client.dialect.errors.hints().read(&reply.headers);
-        let status = reply.status;
-        match assemble(client, reply).await {
-            Ok(answer) => (status, answer.into(), hints),
-            Err(error) => return Err(hints.apply(error.with_status(status))),
-        }
+        // On the heap, so that a call that is not streamed does not carry the room for it.
+        Box::pin(streamed(client, endpoint, &request.model, body, call)).await?
     } else {
         let reply = client
-            .infer(endpoint, &request.model, body, call.timeout)
+            .infer(endpoint, &request.model, body, call.timeout)?
             .await?;
         if !reply.is_success() {
             return Err(client.refused(Asked::Inference, &reply));
@@ -54,6 +45,27 @@ pub(crate) async fn answer(
         return Err(error.with_status(206));
     }
     read(client, &body, status, hints, Expect::of(request))
+}
+
+async fn streamed(
+    client: &Client,
+    endpoint: &str,
+    model: &str,
+    body: Vec<u8>,
+    call: &CallOptions,
+) -> Result<(u16, Bytes, RetryHints)> {
+    let reply = client
+        .infer_streamed(endpoint, model, body, call.timeout)
+        .await?;
+    if !reply.is_success() {
+        return Err(client.refused(Asked::Inference, &reply.into_reply().await?));
+    }
+    let hints = client.dialect.errors.hints().read(&reply.headers);
+    let status = reply.status;
+    match assemble(client, reply).await {
+        Ok(answer) => Ok((status, answer.into(), hints)),
+        Err(error) => Err(hints.apply(error.with_status(status))),
+    }
 }
 
 fn read(
