@@ -2,12 +2,13 @@
 
 use crate::{
     Attempt, DispatchLog, Executed, Finished, ItemState, Next, Strategy,
-    schedule::{Slot, Start},
+    schedule::{Answer, Slot, Start},
     scope_name::ScopeName,
     telemetry,
 };
 use batchwright_core::{
-    Ending, Error, ErrorKind, Lane, Money, Outcome, PriceTable, Request, Result, RetryClass, Usage,
+    Ending, Error, ErrorKind, Lane, Money, Outcome, PriceTable, RateLimit, Request, Result,
+    RetryClass, Usage,
 };
 use futures::FutureExt;
 use std::{
@@ -37,6 +38,8 @@ pub(crate) struct Line<T> {
     pub(crate) prices: Option<Arc<PriceTable>>,
     /// Cancelled when nothing more may be sent.
     pub(crate) halt: CancellationToken,
+    /// Cancelled when what is in flight is given up; only where the spend budget may ask for that.
+    pub(crate) give_up: Option<CancellationToken>,
     /// Whether any attempt was answered, known here before the outcome is durable.
     pub(crate) answered: AtomicBool,
     pub(crate) prepared: Prepared<T>,
@@ -86,6 +89,8 @@ pub(crate) enum Done<T, C> {
     Recorded {
         slot: Slot,
         finished: Finished<T, C>,
+        /// What the attempt was answered with, where it was sent.
+        answer: Option<Answer>,
     },
     /// The attempt failed; what follows is the schedule's to say.
     Failed {
@@ -149,15 +154,16 @@ pub(crate) async fn attempt<T: Send + Sync + 'static, C>(
     let span = telemetry::attempt(&call.span, start.attempt);
     let mut attempt = Attempt::new(start.attempt, start.timeout, &mut call.state);
     let execute = guarded(start.timeout, strategy.execute(&call.request, &mut attempt));
-    let answer = match &call.cancel {
-        None => execute.instrument(span.clone()).await,
-        Some(cancel) => {
+    let sent = Instant::now();
+    let answer = match (&call.cancel, &line.give_up) {
+        (None, None) => execute.instrument(span.clone()).await,
+        (cancel, give_up) => {
             let cancelled = Error::new(ErrorKind::Cancelled, "wait for the answer")
                 .with_class(RetryClass::Ambiguous)
                 .with_should_retry(false);
             tokio::select! {
                 answer = execute.instrument(span.clone()) => answer,
-                () = cancel.cancelled() => Err(cancelled),
+                () = either(cancel.as_ref(), give_up.as_ref()) => Err(cancelled),
             }
         }
     };
@@ -170,12 +176,14 @@ pub(crate) async fn attempt<T: Send + Sync + 'static, C>(
                 usage,
                 model,
                 cached,
-                ..
+                rate_limit,
             } = executed;
             let answered = Answered {
                 usage,
                 model,
                 cached,
+                rate_limit,
+                took: sent.elapsed(),
             };
             record(line, start, call, ending, Some(answered)).await
         }
@@ -197,6 +205,23 @@ pub(crate) async fn attempt<T: Send + Sync + 'static, C>(
                 next,
             }
         }
+    }
+}
+
+/// Waits until one of them is cancelled.
+async fn either(one: Option<&CancellationToken>, other: Option<&CancellationToken>) {
+    let cancelled = |token: Option<&CancellationToken>| {
+        let token = token.cloned();
+        async move {
+            match token {
+                Some(token) => token.cancelled_owned().await,
+                None => std::future::pending().await,
+            }
+        }
+    };
+    tokio::select! {
+        () = cancelled(one) => {}
+        () = cancelled(other) => {}
     }
 }
 
@@ -245,6 +270,8 @@ pub(crate) struct Answered {
     usage: Usage,
     model: Option<String>,
     cached: bool,
+    rate_limit: Option<RateLimit>,
+    took: Duration,
 }
 
 /// Makes an outcome durable. `last` is the row's last attempt.
@@ -257,21 +284,34 @@ pub(crate) async fn record<T: Send + Sync + 'static, C>(
 ) -> Done<T, C> {
     let slot = last.slot;
     let paid = answered.is_some();
-    let finished = finish(&line, &last, *call, ending, answered);
+    let cost = last_cost(&line, &call, &ending, answered.as_ref());
+    let answer = answered.as_ref().filter(|answered| !answered.cached);
+    let answer = answer.map(|answered| Answer {
+        took: answered.took,
+        tokens: answered.usage.total_tokens(),
+        cost,
+        rate_limit: answered.rate_limit,
+    });
+    let finished = finish(&last, *call, ending, answered, cost);
     match line.log.finished(finished.row, &finished.outcome).await {
-        Ok(()) => Done::Recorded { slot, finished },
+        Ok(()) => Done::Recorded {
+            slot,
+            finished,
+            answer,
+        },
         Err(error) => Done::Unrecorded { slot, error, paid },
     }
 }
 
 fn finish<T, C>(
-    line: &Line<T>,
     last: &Start,
     call: Call<T, C>,
     ending: Ending<T>,
     answered: Option<Answered>,
+    last_cost: Option<Money>,
 ) -> Finished<T, C> {
-    let cost = cost(line, &call, &ending, answered.as_ref());
+    let cost = last_cost.zip(call.discarded.cost);
+    let cost = cost.map(|(last, discarded)| last + discarded);
     let mut outcome = Outcome::new(call.request.custom_id, ending);
     let provenance = &mut outcome.provenance;
     provenance.provider = Some(call.scope.provider);
@@ -286,8 +326,8 @@ fn finish<T, C>(
     Finished::new(call.row, outcome, call.context)
 }
 
-/// What the row's answers cost together.
-fn cost<T, C>(
+/// What the row's last attempt cost.
+fn last_cost<T, C>(
     line: &Line<T>,
     call: &Call<T, C>,
     ending: &Ending<T>,
@@ -303,7 +343,7 @@ fn cost<T, C>(
             .or_else(|| prices.price(provider, model))?
             .cost(usage, Lane::Realtime)
     };
-    let last = match (ending, answered) {
+    match (ending, answered) {
         (_, Some(answered)) if answered.cached => Some(Money::ZERO),
         (_, Some(answered)) => of_usage(&answered.usage),
         // Counted among the discarded ones already.
@@ -316,8 +356,7 @@ fn cost<T, C>(
         },
         // Cancelled before anything was sent.
         _ => Some(Money::ZERO),
-    };
-    Some(last? + call.discarded.cost?)
+    }
 }
 
 /// Which strategies of a run are ready.

@@ -96,8 +96,8 @@ impl ConcurrencyLimit {
         }
     }
 
-    /// An attempt that began then was answered.
-    pub(crate) fn answered(&mut self, now: Duration, started: Duration) {
+    /// An attempt that began then was answered, and took this long without what was recorded of it.
+    pub(crate) fn answered(&mut self, now: Duration, started: Duration, took: Duration) {
         let Some(auto) = &mut self.auto else {
             return;
         };
@@ -105,7 +105,7 @@ impl ConcurrencyLimit {
             return;
         }
         auto.answers += 1;
-        auto.latencies += now.saturating_sub(started).as_secs_f64().max(1e-6).ln();
+        auto.latencies += took.as_secs_f64().max(1e-6).ln();
         if auto.answers >= ROUND.max(auto.limit as u32) {
             auto.round(now);
         }
@@ -214,7 +214,7 @@ mod tests {
             let Reverse((at, started)) = open.pop().unwrap();
             now = at;
             answers += 1;
-            limit.answered(now, started);
+            limit.answered(now, started, now - started);
             limits.push(limit.limit());
         }
         (answers, limits)
@@ -275,7 +275,7 @@ mod tests {
             if open > 20 {
                 limit.refused(now, started);
             } else {
-                limit.answered(now, started);
+                limit.answered(now, started, now - started);
             }
         }
         assert!(sum / 999 >= 16, "80 % of 20: {}", sum / 999);
@@ -287,7 +287,8 @@ mod tests {
         let mut limit = ConcurrencyLimit::new(Concurrency::Fixed, 0);
         for step in 0..100 {
             limit.refused(Duration::from_secs(step), Duration::from_secs(step));
-            limit.answered(Duration::from_secs(step + 9), Duration::from_secs(step));
+            let (now, took) = (Duration::from_secs(step + 9), Duration::from_secs(9));
+            limit.answered(now, Duration::from_secs(step), took);
         }
         assert_eq!(limit.limit(), 1);
     }
@@ -314,7 +315,7 @@ mod tests {
                 let now = started + Duration::from_millis(took);
                 limit.started(limit.limit());
                 if answered {
-                    limit.answered(now, started);
+                    limit.answered(now, started, now - started);
                 } else {
                     limit.refused(now, started);
                 }

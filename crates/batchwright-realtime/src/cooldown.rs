@@ -162,6 +162,19 @@ pub(crate) enum Limited {
     Late(Duration),
 }
 
+impl Limited {
+    pub(crate) fn is_new(self) -> bool {
+        matches!(self, Self::Began(_))
+    }
+
+    /// When the scope's rest ends.
+    pub(crate) fn until(self) -> Duration {
+        match self {
+            Self::Began(until) | Self::Late(until) => until,
+        }
+    }
+}
+
 /// The rest of one scope.
 ///
 /// Each rest has a number. An attempt remembers the number it started under; only the first limit of a number

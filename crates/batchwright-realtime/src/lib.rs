@@ -14,20 +14,20 @@ mod breaker;
 mod bucket;
 mod concurrency;
 mod cooldown;
+mod estimate;
 mod pace;
 mod rate_limit;
 mod retry_budget;
 mod schedule;
-#[expect(dead_code, reason = "the schedule asks it next")]
 mod scope;
 mod scope_name;
-#[expect(dead_code, reason = "the schedule asks it next")]
 mod spend;
 mod telemetry;
 
 pub use breaker::BreakerOptions;
 pub use concurrency::Concurrency;
 pub use cooldown::{CooldownOptions, SlowStart};
+pub use estimate::{TokenEstimate, TokenEstimator};
 pub use item::{Finished, ItemState, WorkItem};
 pub use log::{DispatchLog, NoLog};
 pub use options::PoolOptions;

@@ -1,7 +1,8 @@
 //! The pool's settings, each with its reason.
 
+use crate::{Scope, ScopeOptions, SpendOptions, TokenEstimator};
 use batchwright_core::{PriceTable, RetryPolicy};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// The pool's settings.
 #[derive(Clone, Debug)]
@@ -38,6 +39,16 @@ pub struct PoolOptions {
     /// How many such attempts are allowed at least, whatever the share says. Default 20, so that one
     /// dropped connection pool does not stop a small run.
     pub extra_paid_floor: u64,
+    /// How each scope (a provider, model and key whose limits are shared) is sent to: its rate limits, the rest
+    /// after a 429, attempts at once, the circuit breaker, the retry budget. Items that wait for any of it hold no
+    /// place and spend no attempt; within a scope they go in the order they came.
+    pub scope: ScopeOptions,
+    /// The same for single scopes, by their deployment, else by `provider:model`, else by model. Default none.
+    pub scopes: BTreeMap<String, ScopeOptions>,
+    /// The spend budget of a run. Default none.
+    pub spend: SpendOptions,
+    /// Guesses what a request will use, for gates by tokens and for the spend budget.
+    pub estimator: TokenEstimator,
     /// Prices for the cost in an outcome's provenance. Default none: every cost is unknown.
     pub prices: Option<Arc<PriceTable>>,
 }
@@ -53,6 +64,10 @@ impl Default for PoolOptions {
             identical_failures: 20,
             extra_paid_share: 0.05,
             extra_paid_floor: 20,
+            scope: ScopeOptions::default(),
+            scopes: BTreeMap::new(),
+            spend: SpendOptions::default(),
+            estimator: TokenEstimator::default(),
             prices: None,
         }
     }
@@ -107,6 +122,43 @@ impl PoolOptions {
         self.extra_paid_share = share;
         self.extra_paid_floor = floor;
         self
+    }
+
+    /// Sets how scopes are sent to.
+    #[must_use]
+    pub fn with_scope(mut self, scope: ScopeOptions) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// Sets how one scope is sent to, by its deployment, by `provider:model` or by model.
+    #[must_use]
+    pub fn with_scope_of(mut self, name: impl Into<String>, scope: ScopeOptions) -> Self {
+        self.scopes.insert(name.into(), scope);
+        self
+    }
+
+    /// Sets the spend budget.
+    #[must_use]
+    pub fn with_spend(mut self, spend: SpendOptions) -> Self {
+        self.spend = spend;
+        self
+    }
+
+    /// Sets what guesses the tokens of a request.
+    #[must_use]
+    pub fn with_estimator(mut self, estimator: TokenEstimator) -> Self {
+        self.estimator = estimator;
+        self
+    }
+
+    /// The options of this scope.
+    pub(crate) fn of_scope(&self, scope: Scope<'_>) -> &ScopeOptions {
+        let full = format!("{}:{}", scope.provider, scope.model);
+        [scope.deployment, &full, scope.model]
+            .into_iter()
+            .find_map(|name| self.scopes.get(name))
+            .unwrap_or(&self.scope)
     }
 
     /// Prices for the cost in an outcome's provenance.

@@ -202,6 +202,7 @@ impl Pace {
     }
 
     /// The pace in starts a second, once one was learned.
+    #[cfg(test)]
     pub(crate) fn per_second(&self) -> Option<f64> {
         Some(self.learned.as_ref()?.bucket.per_second())
     }

@@ -225,13 +225,6 @@ impl RateGates {
             after as f64,
         );
     }
-
-    /// Requests a second, as far as anything limits them.
-    pub(crate) fn requests_per_second(&self) -> Option<f64> {
-        let gate = self.requests.bucket.as_ref().map(Bucket::per_second);
-        let paces = gate.into_iter().chain(self.pace.per_second());
-        paces.min_by(f64::total_cmp)
-    }
 }
 
 fn reading(limit: Option<u64>, remaining: Option<u64>, reset: Option<Duration>) -> Option<Reading> {

@@ -1,13 +1,15 @@
 //! One run of the pool: a stream of rows that ended, driven by one loop.
 
 use crate::{
-    DispatchLog, Finished, ItemState, Meter, Next, PoolOptions, Progress, Strategy, WorkItem,
+    DispatchLog, Finished, ItemState, Meter, Next, OnReached, PoolOptions, Progress, Spent,
+    Strategy, WorkItem,
     attempt::{Call, Discarded, Done, Line, Prepared, attempt, record},
-    schedule::{Due, Schedule, Slot, Start, Verdict},
-    scope_name::{ScopeId, ScopeNames},
+    schedule::{Arrival, Due, Failure, Notice, Schedule, Slot, Start, Verdict},
+    scope_name::{ScopeId, ScopeName, ScopeNames},
+    spend::Estimate,
     telemetry,
 };
-use batchwright_core::{Ending, Error, ErrorKind, Response, Result};
+use batchwright_core::{Ending, Error, ErrorKind, Lane, Money, Request, Response, Result, Usage};
 use futures::{Stream, future::BoxFuture};
 use std::{
     fmt,
@@ -40,14 +42,13 @@ pub struct Run<S, T = Response, C = ()> {
     line: Arc<Line<T>>,
     schedule: Schedule,
     scopes: ScopeNames,
+    options: PoolOptions,
     source: Pin<Box<S>>,
     tasks: JoinSet<Done<T, C>>,
     /// Requests of waiting rows, by slot.
     parked: Vec<Option<Box<Call<T, C>>>>,
     /// Cleans up after the strategies, once nothing else is left to do.
     closing: Option<BoxFuture<'static, ()>>,
-    /// The longest a strategy may take to clean up.
-    attempt_timeout: Duration,
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     alarm: Option<(Duration, Pin<Box<Sleep>>)>,
     begun: Instant,
@@ -71,6 +72,8 @@ pub struct RunEnd {
     /// Attempts that may have been billed although no outcome rests on them: those named in outcomes'
     /// provenance and those of unfinished rows.
     pub possibly_paid_attempts: u64,
+    /// Tokens and money of all attempts that were answered.
+    pub spent: Spent,
 }
 
 /// Why a run ended.
@@ -165,7 +168,9 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
     /// Where the row's next attempt goes.
     fn scope(&mut self, call: &mut Call<T, C>) -> ScopeId {
         let strategy = call.strategy.as_ref().unwrap_or(&self.line.strategy);
-        let id = self.scopes.id(strategy.scope(&call.request, &mut call.state));
+        let id = self
+            .scopes
+            .id(strategy.scope(&call.request, &mut call.state));
         call.scope = self.scopes.name(id).clone();
         id
     }
@@ -192,8 +197,12 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
             Event::Item(None) => self.schedule.source_ended(),
             Event::Item(Some(Err(error))) => self.schedule.stop(EndReason::Stopped(error)),
             Event::Item(Some(Ok(item))) => self.take(item),
-            Event::Task(Ok(Done::Recorded { slot, finished })) => {
-                self.schedule.recorded(slot);
+            Event::Task(Ok(Done::Recorded {
+                slot,
+                finished,
+                answer,
+            })) => {
+                self.schedule.recorded(self.begun.elapsed(), slot, answer);
                 self.count(&finished.outcome.ending);
                 return Some(finished);
             }
@@ -203,9 +212,12 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
                 error,
                 next,
             })) => self.failed(slot, call, error, next),
-            Event::Task(Ok(Done::Withheld { slot })) => self.schedule.withheld(slot),
+            Event::Task(Ok(Done::Withheld { slot })) => {
+                self.schedule.withheld(self.begun.elapsed(), slot);
+            }
             Event::Task(Ok(Done::Unrecorded { slot, error, paid })) => {
-                self.schedule.unrecorded(slot, error, paid);
+                let now = self.begun.elapsed();
+                self.schedule.unrecorded(now, slot, error, paid);
             }
             Event::Task(Err(_panicked)) => {
                 // Its message may hold a prompt, and the hook that prints panics has seen it.
@@ -220,8 +232,11 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
         let strategy = item.strategy.as_ref().unwrap_or(&self.line.strategy);
         let mut state = ItemState::default();
         let scope = self.scopes.id(strategy.scope(&item.request, &mut state));
+        self.meet(scope);
         let name = self.scopes.name(scope).clone();
-        let start = self.schedule.arrived(self.begun.elapsed(), item.row, scope);
+        let estimate = self.estimate(&item.request, &name);
+        let now = self.begun.elapsed();
+        let arrival = self.schedule.arrived(now, item.row, scope, estimate);
         let call = Box::new(Call {
             row: item.row,
             span: telemetry::row(&name.provider, &item.request),
@@ -234,7 +249,45 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
             first_sent: None,
             discarded: Discarded::default(),
         });
-        self.begin(start, call);
+        match arrival {
+            Arrival::Start(start) => self.begin(start, call),
+            Arrival::Wait(slot) => self.park(slot, call),
+            Arrival::Unfinished => {}
+        }
+    }
+
+    /// Tells the schedule of a scope it does not know.
+    fn meet(&mut self, scope: ScopeId) {
+        if !self.schedule.has_scope(scope) {
+            let name = self.scopes.name(scope).borrow();
+            self.schedule.add_scope(self.options.of_scope(name));
+        }
+    }
+
+    /// What an attempt at the request will use. Where its price is unknown and its cost is bounded the run stops,
+    /// since the bound would hold nothing.
+    fn estimate(&mut self, request: &Request, scope: &ScopeName) -> Estimate {
+        let tokens = self.options.estimator.estimate(request);
+        let mut cost = Money::ZERO;
+        if self.options.spend.max_cost.is_some() {
+            let usage = Usage::of(tokens.input, tokens.output);
+            let prices = self.options.prices.as_deref();
+            let known = prices.and_then(|prices| {
+                prices.usage_cost(&scope.provider, &scope.model, &usage, Lane::Realtime)
+            });
+            if known.is_none() {
+                let message = "bound the cost: the price of the model is not known";
+                let error = Error::new(ErrorKind::ConfigInvalid, message)
+                    .with_provider(Arc::clone(&scope.provider))
+                    .with_model(Arc::clone(&scope.model));
+                self.schedule.stop(EndReason::Stopped(error));
+            }
+            cost = known.unwrap_or_default();
+        }
+        Estimate {
+            tokens: tokens.total(),
+            cost,
+        }
     }
 
     fn failed(&mut self, slot: Slot, mut call: Box<Call<T, C>>, error: Error, next: Next) {
@@ -243,10 +296,29 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
         }
         let random = self.random.next();
         let now = self.begun.elapsed();
+        let cost = error.usage().and_then(|usage| {
+            let prices = self.options.prices.as_deref()?;
+            let (provider, model) = (&call.scope.provider, &call.scope.model);
+            prices.usage_cost(provider, model, usage, Lane::Realtime)
+        });
         let scope = self.scope(&mut call);
-        let verdict = self
-            .schedule
-            .failed(now, slot, error.clone(), next, scope, random);
+        self.meet(scope);
+        let failure = Failure {
+            error: error.clone(),
+            cost,
+            next,
+            scope,
+            estimate: self.estimate(&call.request, &call.scope),
+            random,
+        };
+        let verdict = self.schedule.failed(now, slot, failure);
+        for notice in self.schedule.notices() {
+            match notice {
+                Notice::Rests(scope, rest) => telemetry::cooldown(self.scopes.name(scope), rest),
+                Notice::Down(scope) => telemetry::down(self.scopes.name(scope)),
+                Notice::Back(scope) => telemetry::back(self.scopes.name(scope)),
+            }
+        }
         match verdict {
             Verdict::Wait(wait) => {
                 self.meter.note(Some(error));
@@ -276,6 +348,11 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
             self.line.halt.cancel();
             self.parked.clear();
         }
+        if let Some(give_up) = &self.line.give_up
+            && self.schedule.gives_up()
+        {
+            give_up.cancel();
+        }
         self.progress.taken = self.schedule.taken();
         self.progress.in_flight = self.schedule.in_flight() as u64;
         self.progress.waiting = self.schedule.waiting() as u64;
@@ -294,11 +371,12 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
             reason,
             unfinished,
             possibly_paid_attempts: self.schedule.possibly_paid(),
+            spent: self.schedule.spent(),
         });
     }
 
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (line, limit) = (&self.line, self.attempt_timeout);
+        let (line, limit) = (&self.line, self.options.attempt_timeout);
         let closing = self.closing.get_or_insert_with(|| {
             let line = Arc::clone(line);
             Box::pin(async move { line.prepared.cleanup(limit).await })
@@ -351,13 +429,14 @@ where
             log,
             prices: options.prices.clone(),
             halt: stop.child_token(),
+            give_up: (options.spend.on_reached == OnReached::Cancel).then(CancellationToken::new),
             answered: AtomicBool::new(false),
         };
         Self {
             line: Arc::new(line),
             closing: None,
-            attempt_timeout: options.attempt_timeout,
-            schedule: Schedule::new(options),
+            schedule: Schedule::new(options.clone()),
+            options,
             scopes: ScopeNames::default(),
             source: Box::pin(items),
             tasks: JoinSet::new(),
@@ -410,7 +489,7 @@ where
         }
         loop {
             if run.tasks.is_empty() {
-                run.schedule.nothing_runs();
+                run.schedule.nothing_runs(run.begun.elapsed());
             }
             run.begin_due(run.begun.elapsed());
             run.publish();

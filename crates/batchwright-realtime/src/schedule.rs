@@ -1,11 +1,20 @@
 //! Who may be sent when: the pool's rules as a plain state machine over `(state, event, now)`.
 //!
-//! It holds no request and no clock. An item takes a place (a permit) when it arrives or when its wait is
-//! over, keeps it until its outcome is durable, and gives it up while it waits. `now` is the time since
-//! the run began and never goes back.
+//! It holds no request and no clock. An item takes a place (a permit) when its attempt starts, keeps it
+//! until its outcome is durable, and gives it up while it waits: for its own backoff, and then in the queue
+//! of its scope for whatever that scope is limited by. `now` is the time since the run began and never goes
+//! back.
 
-use crate::{EndReason, Next, PoolOptions, Unfinished, scope_name::ScopeId};
-use batchwright_core::{Error, ErrorKind, RetryClass, RetryDecision, RetryState};
+mod lane;
+
+use crate::{
+    EndReason, Next, OnReached, PoolOptions, ScopeOptions, Spent, Unfinished,
+    scope::{Admission, Cause, Ticket},
+    scope_name::ScopeId,
+    spend::{Estimate, Room, Spend},
+};
+use batchwright_core::{Error, ErrorKind, Money, RateLimit, RetryClass, RetryDecision, RetryState};
+use lane::Lane;
 use std::{collections::BTreeSet, time::Duration};
 
 /// Names an item while the schedule holds it; used again after its end.
@@ -29,6 +38,56 @@ pub(crate) struct Start {
     pub(crate) timeout: Duration,
     /// Earlier attempts of the item that may have been billed.
     pub(crate) possibly_paid: u32,
+}
+
+/// What to do for an item that arrived.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// Make its first attempt.
+    Start(Start),
+    /// It waits; keep its request.
+    Wait(Slot),
+    /// The run stops and a later one takes the item; forget it.
+    Unfinished,
+}
+
+/// What an attempt was answered with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer {
+    /// How long it took.
+    pub(crate) took: Duration,
+    /// Tokens it used, where the provider said.
+    pub(crate) tokens: Option<u64>,
+    /// What it cost, where that is known.
+    pub(crate) cost: Option<Money>,
+    pub(crate) rate_limit: Option<RateLimit>,
+}
+
+/// How an attempt failed, and where the next one would go.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    /// What it cost, where that is known.
+    pub(crate) cost: Option<Money>,
+    /// What the strategy wants to follow.
+    pub(crate) next: Next,
+    /// Where another attempt would go.
+    pub(crate) scope: ScopeId,
+    /// What another attempt would use.
+    pub(crate) estimate: Estimate,
+    /// Uniform in 0..1.
+    pub(crate) random: f64,
+}
+
+/// What happened to a scope, for those who watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// A rate limit made it rest for this long.
+    Rests(ScopeId, Duration),
+    /// Its provider counts as down.
+    Down(ScopeId),
+    /// Its provider is back.
+    Back(ScopeId),
 }
 
 /// What to do for an item that waited.
@@ -59,10 +118,20 @@ pub(crate) struct Schedule {
     free: Vec<Slot>,
     live: usize,
     permits: usize,
-    /// Waiting items by when their wait is over.
+    /// Items that wait for their own backoff, by when it is over.
     waiting: BTreeSet<(Duration, Slot)>,
-    /// Waiting items by deadline, for those that have one.
+    /// The scopes, by number, and the items that wait for them.
+    lanes: Vec<Lane>,
+    /// Items that wait for a scope.
+    queued: usize,
+    /// The place in its queue of the next item that joins one.
+    next_place: u64,
+    /// Items that wait for either, by deadline, for those that have one.
     deadlines: BTreeSet<(Duration, Slot)>,
+    spend: Spend,
+    /// Whether an attempt must settle before the spend budget has room for another.
+    is_spent: bool,
+    notices: Vec<Notice>,
     source_ended: bool,
     stopped: Option<EndReason>,
     taken: u64,
@@ -85,6 +154,12 @@ struct Item {
     attempts: u32,
     retry: RetryState,
     deadline: Option<Duration>,
+    scope: ScopeId,
+    estimate: Estimate,
+    /// Why the next attempt is made.
+    cause: Cause,
+    /// Of the attempt under way.
+    ticket: Option<Ticket>,
     /// Attempts before the last one that may have been billed.
     possibly_paid: u32,
     /// Whether the last one may have been billed although it gave no outcome.
@@ -94,21 +169,44 @@ struct Item {
 #[derive(Debug)]
 enum Phase {
     InFlight,
-    Waiting { until: Duration, last: Error },
+    /// For its own backoff.
+    Waiting {
+        until: Duration,
+        last: Error,
+    },
+    /// For its scope; `last` is what it failed with before, if it was tried.
+    Queued {
+        place: u64,
+        last: Option<Error>,
+    },
     Recording,
+}
+
+/// Whether it is an item's turn.
+enum Turn {
+    Now,
+    NotYet,
+    /// The run stops.
+    Never,
 }
 
 impl Schedule {
     pub(crate) fn new(mut options: PoolOptions) -> Self {
         options.max_in_flight = options.max_in_flight.max(1);
         Self {
+            spend: Spend::new(options.spend),
             options,
             items: Vec::new(),
             free: Vec::new(),
             live: 0,
             permits: 0,
             waiting: BTreeSet::new(),
+            lanes: Vec::new(),
+            queued: 0,
+            next_place: 0,
             deadlines: BTreeSet::new(),
+            is_spent: false,
+            notices: Vec::new(),
             source_ended: false,
             stopped: None,
             taken: 0,
@@ -121,6 +219,16 @@ impl Schedule {
         }
     }
 
+    /// Whether this scope is known. Those that are not are added in the order of their numbers.
+    pub(crate) fn has_scope(&self, scope: ScopeId) -> bool {
+        scope.index() < self.lanes.len()
+    }
+
+    pub(crate) fn add_scope(&mut self, options: &ScopeOptions) {
+        let max = self.options.max_in_flight;
+        self.lanes.push(Lane::new(options, max));
+    }
+
     /// Whether another item may arrive: a place is free and few enough items hold none. Ask
     /// [`Schedule::due`] first, since items that waited go before new ones.
     pub(crate) fn wants_item(&self) -> bool {
@@ -131,8 +239,14 @@ impl Schedule {
             && without_permit < self.options.max_in_flight
     }
 
-    /// An item arrived: make its first attempt. Only after [`Schedule::wants_item`].
-    pub(crate) fn arrived(&mut self, now: Duration, row: u64, _scope: ScopeId) -> Start {
+    /// An item arrived. Only after [`Schedule::wants_item`].
+    pub(crate) fn arrived(
+        &mut self,
+        now: Duration,
+        row: u64,
+        scope: ScopeId,
+        estimate: Estimate,
+    ) -> Arrival {
         self.taken += 1;
         let item = Item {
             row,
@@ -144,6 +258,10 @@ impl Schedule {
                 .options
                 .item_deadline
                 .map(|after| now.saturating_add(after)),
+            scope,
+            estimate,
+            cause: Cause::First,
+            ticket: None,
             possibly_paid: 0,
             unsure: false,
         };
@@ -153,7 +271,19 @@ impl Schedule {
         });
         self.items[slot.0] = Some(item);
         self.live += 1;
-        self.start(now, slot)
+        let first = self.lanes[scope.index()].first().is_none();
+        if first && self.has_permit() && !self.is_spent {
+            match self.turn(now, slot) {
+                Turn::Now => return Arrival::Start(self.start(now, slot)),
+                Turn::NotYet => {}
+                Turn::Never => {
+                    self.hand_back(slot);
+                    return Arrival::Unfinished;
+                }
+            }
+        }
+        self.enqueue(slot, None);
+        Arrival::Wait(slot)
     }
 
     /// No more items will arrive.
@@ -166,24 +296,43 @@ impl Schedule {
         if let Some(&(deadline, slot)) = self.deadlines.first()
             && deadline <= now
         {
-            let last = self.leave_wait(slot);
+            let last = self.leave(slot);
             self.item(slot).phase = Phase::Recording;
             return Some(Due::Expired(self.last(slot), expired(last)));
         }
-        let &(until, slot) = self.waiting.first()?;
-        if until > now || !self.has_permit() {
+        while let Some(&(until, slot)) = self.waiting.first()
+            && until <= now
+        {
+            let last = self.leave(slot);
+            self.enqueue(slot, last);
+        }
+        if self.queued == 0 || !self.has_permit() || self.is_spent {
             return None;
         }
-        self.leave_wait(slot);
-        Some(Due::Start(self.start(now, slot)))
+        let slot = self.next_in_queue(now)?;
+        match self.turn(now, slot) {
+            Turn::Now => {
+                self.leave(slot);
+                Some(Due::Start(self.start(now, slot)))
+            }
+            Turn::NotYet | Turn::Never => None,
+        }
     }
 
     /// When to ask [`Schedule::due`] again although nothing else happened.
     pub(crate) fn wake_at(&self) -> Option<Duration> {
         let deadline = self.deadlines.first().map(|&(deadline, _)| deadline);
+        if !self.has_permit() || self.is_spent {
+            return deadline;
+        }
         let wait = self.waiting.first().map(|&(until, _)| until);
-        let wait = wait.filter(|_| self.has_permit());
-        deadline.into_iter().chain(wait).min()
+        let waits = deadline.into_iter().chain(wait);
+        if self.queued == 0 {
+            return waits.min();
+        }
+        waits
+            .chain(self.lanes.iter().filter_map(Lane::wake_at))
+            .min()
     }
 
     /// Some attempt was answered, also when its outcome is not durable yet.
@@ -191,20 +340,24 @@ impl Schedule {
         self.answered = true;
     }
 
-    /// An attempt failed. `next` is what the strategy wants to follow, `scope` where another attempt would go, and
-    /// `random` is uniform in 0..1.
-    pub(crate) fn failed(
-        &mut self,
-        now: Duration,
-        slot: Slot,
-        error: Error,
-        next: Next,
-        _scope: ScopeId,
-        random: f64,
-    ) -> Verdict {
+    /// An attempt failed.
+    pub(crate) fn failed(&mut self, now: Duration, slot: Slot, failure: Failure) -> Verdict {
+        let rest = self.close_failed(now, slot, &failure);
+        let Failure {
+            error,
+            next,
+            scope,
+            estimate,
+            random,
+            ..
+        } = failure;
+        let gives_up = self.gives_up();
         let item = item(&mut self.items, slot);
         item.unsure = error.is_ambiguous();
         let attempts = item.attempts;
+        if gives_up && error.kind() == ErrorKind::Cancelled {
+            return self.hand_back(slot);
+        }
         self.reached |= self.answered || error.class() != RetryClass::NotSent;
         if !self.reached && now >= self.options.first_contact && self.stopped.is_none() {
             self.stop(EndReason::Stopped(error.with_attempts(attempts)));
@@ -225,7 +378,7 @@ impl Schedule {
             }
             _ => usual,
         };
-        let after = match decision {
+        let mut after = match decision {
             RetryDecision::Retry { after } => after,
             RetryDecision::GiveUp => {
                 let error = error.with_attempts(attempts);
@@ -238,49 +391,79 @@ impl Schedule {
         if self.stopped.is_some() {
             return self.hand_back(slot);
         }
+        // One wait for one failure: the scope's rest where its rate was the cause, else the item's own.
+        let waits_for_scope = error.is_rate_limited() || after.is_zero();
+        if error.is_rate_limited() && next == Next::Usual {
+            after = rest.unwrap_or_default();
+        }
         let until = now.saturating_add(after);
         if item.deadline.is_some_and(|deadline| until >= deadline) {
-            return self.record(slot, expired(error.with_attempts(attempts)));
+            return self.record(slot, expired(Some(error.with_attempts(attempts))));
         }
+        item.scope = scope;
+        item.estimate = estimate;
+        item.cause = if waits_for_scope {
+            Cause::Again
+        } else {
+            Cause::Fault
+        };
         if error.is_ambiguous()
             && let Err(over) = self.grant_extra(&error)
         {
             self.stop(EndReason::Stopped(over));
             return self.hand_back(slot);
         }
-        self.wait(slot, until, error.with_attempts(attempts));
+        let last = error.with_attempts(attempts);
+        self.give_place_back(slot);
+        if waits_for_scope {
+            self.enqueue(slot, Some(last));
+        } else {
+            self.wait(slot, until, last);
+        }
         Verdict::Wait(after)
     }
 
-    /// An item's outcome is durable: it ended.
-    pub(crate) fn recorded(&mut self, slot: Slot) {
+    /// An item's outcome is durable: it ended. `answer` is what its last attempt was answered with, where that was
+    /// sent and did not fail.
+    pub(crate) fn recorded(&mut self, now: Duration, slot: Slot, answer: Option<Answer>) {
+        match answer {
+            Some(answer) => self.close_answered(now, slot, &answer),
+            None => self.close_unsent(now, slot),
+        }
         let item = self.remove(slot);
         self.possibly_paid += u64::from(item.possibly_paid);
     }
 
     /// An item was withheld because the run stops: its attempt was not sent.
-    pub(crate) fn withheld(&mut self, slot: Slot) {
+    pub(crate) fn withheld(&mut self, now: Duration, slot: Slot) {
+        self.close_unsent(now, slot);
         self.stop(EndReason::Cancelled);
         self.hand_back(slot);
     }
 
     /// An item's intent or outcome could not be recorded: the run stops. `paid` tells whether an answer
     /// was lost with it.
-    pub(crate) fn unrecorded(&mut self, slot: Slot, error: Error, paid: bool) {
+    pub(crate) fn unrecorded(&mut self, now: Duration, slot: Slot, error: Error, paid: bool) {
+        if paid {
+            self.close_lost(now, slot);
+        } else {
+            self.close_unsent(now, slot);
+        }
         self.item(slot).unsure |= paid;
         self.stop(EndReason::Stopped(error));
         self.hand_back(slot);
     }
 
     /// The shell has no task left: whoever still counts as in flight was lost to a fault of the program.
-    pub(crate) fn nothing_runs(&mut self) {
-        if self.live == self.waiting.len() {
+    pub(crate) fn nothing_runs(&mut self, now: Duration) {
+        if self.live == self.waiting() {
             return;
         }
         for index in 0..self.items.len() {
             let lost = self.items[index].as_mut();
-            if let Some(item) = lost.filter(|item| !matches!(item.phase, Phase::Waiting { .. })) {
+            if let Some(item) = lost.filter(|item| !item.waits()) {
                 item.unsure = true;
+                self.close_lost(now, Slot(index));
                 self.hand_back(Slot(index));
             }
         }
@@ -296,9 +479,32 @@ impl Schedule {
             _ => {}
         }
         while let Some(&(_, slot)) = self.waiting.first() {
-            self.leave_wait(slot);
+            self.leave(slot);
             self.hand_back(slot);
         }
+        for index in 0..self.lanes.len() {
+            while let Some((_, slot)) = self.lanes[index].first() {
+                self.leave(slot);
+                self.hand_back(slot);
+            }
+        }
+    }
+
+    /// Whether what is in flight is to be given up too.
+    pub(crate) fn gives_up(&self) -> bool {
+        self.stopped.is_some()
+            && self.spend.is_over()
+            && self.spend.on_reached() == OnReached::Cancel
+    }
+
+    /// What was used so far.
+    pub(crate) fn spent(&self) -> Spent {
+        self.spend.spent()
+    }
+
+    /// What happened to scopes since this was last asked.
+    pub(crate) fn notices(&mut self) -> impl Iterator<Item = Notice> {
+        self.notices.drain(..)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -332,8 +538,9 @@ impl Schedule {
         self.permits
     }
 
+    /// Items that hold none and wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.queued
     }
 
     /// Attempts, over all items that left, that may have been billed although no outcome rests on them.
@@ -345,10 +552,52 @@ impl Schedule {
         self.permits < self.options.max_in_flight
     }
 
+    /// The first in all queues whose scope lets it through. Within a scope nobody overtakes.
+    fn next_in_queue(&mut self, now: Duration) -> Option<Slot> {
+        let mut next: Option<(u64, Slot)> = None;
+        for lane in &mut self.lanes {
+            let Some((place, slot)) = lane.first() else {
+                continue;
+            };
+            if next.is_some_and(|(before, _)| before < place) {
+                continue;
+            }
+            let item = self.items[slot.0].as_ref().expect(HELD);
+            if lane.admission(now, item.estimate.tokens, item.cause) == Admission::Now {
+                next = Some((place, slot));
+            }
+        }
+        next.map(|(_, slot)| slot)
+    }
+
+    /// Whether it is this item's turn, which nobody of its scope is before.
+    fn turn(&mut self, now: Duration, slot: Slot) -> Turn {
+        let item = self.items[slot.0].as_ref().expect(HELD);
+        let lane = &mut self.lanes[item.scope.index()];
+        if lane.admission(now, item.estimate.tokens, item.cause) != Admission::Now {
+            return Turn::NotYet;
+        }
+        match self.spend.room(item.estimate) {
+            Room::Yes => Turn::Now,
+            Room::WhenSettled => {
+                self.is_spent = true;
+                Turn::NotYet
+            }
+            Room::Reached => {
+                let reached = self.spend.reached();
+                self.stop(EndReason::Stopped(reached));
+                Turn::Never
+            }
+        }
+    }
+
     /// Gives the item a place and counts an attempt.
     fn start(&mut self, now: Duration, slot: Slot) -> Start {
         self.permits += 1;
         let item = item(&mut self.items, slot);
+        let lane = self.lanes[item.scope.index()].state();
+        item.ticket = Some(lane.start(now, item.estimate.tokens, item.cause));
+        self.spend.reserve(item.estimate);
         item.phase = Phase::InFlight;
         item.permit = true;
         item.attempts = item.attempts.saturating_add(1);
@@ -378,30 +627,114 @@ impl Schedule {
         Verdict::Record(self.last(slot), error)
     }
 
+    /// The attempt under way failed. Returns how long its scope rests, where that is why.
+    fn close_failed(&mut self, now: Duration, slot: Slot, failure: &Failure) -> Option<Duration> {
+        let error = &failure.error;
+        let (scope, estimate, ticket) = self.close(slot)?;
+        let tokens = error.usage().and_then(|usage| usage.total_tokens());
+        match (tokens, error.is_ambiguous()) {
+            (None, false) => self.spend.refund(estimate),
+            (tokens, _) => self.spend.settle(estimate, tokens, failure.cost),
+        }
+        let limited = self.tell(scope, |lane| {
+            lane.state().failed(now, ticket, error, failure.random)
+        })?;
+        if limited.is_new() {
+            let rest = limited.until().saturating_sub(now);
+            self.notices.push(Notice::Rests(scope, rest));
+        }
+        Some(limited.until().saturating_sub(now))
+    }
+
+    fn close_answered(&mut self, now: Duration, slot: Slot, answer: &Answer) {
+        if let Some((scope, estimate, ticket)) = self.close(slot) {
+            self.spend.settle(estimate, answer.tokens, answer.cost);
+            self.tell(scope, |lane| lane.state().succeeded(now, ticket, answer));
+        }
+    }
+
+    fn close_unsent(&mut self, now: Duration, slot: Slot) {
+        if let Some((scope, estimate, ticket)) = self.close(slot) {
+            self.spend.refund(estimate);
+            self.tell(scope, |lane| lane.state().unsent(now, ticket));
+        }
+    }
+
+    /// What the attempt came to nobody knows.
+    fn close_lost(&mut self, now: Duration, slot: Slot) {
+        if let Some((scope, estimate, ticket)) = self.close(slot) {
+            self.spend.settle(estimate, None, None);
+            self.tell(scope, |lane| lane.state().unsent(now, ticket));
+        }
+    }
+
+    fn close(&mut self, slot: Slot) -> Option<(ScopeId, Estimate, Ticket)> {
+        let item = item(&mut self.items, slot);
+        let ticket = item.ticket.take()?;
+        self.is_spent = false;
+        Some((item.scope, item.estimate, ticket))
+    }
+
+    /// Tells a scope what happened, and notes whether it is down after it.
+    fn tell<R>(&mut self, scope: ScopeId, event: impl FnOnce(&mut Lane) -> R) -> R {
+        let lane = &mut self.lanes[scope.index()];
+        let was_down = lane.is_down();
+        let result = event(lane);
+        match (was_down, lane.is_down()) {
+            (false, true) => self.notices.push(Notice::Down(scope)),
+            (true, false) => self.notices.push(Notice::Back(scope)),
+            _ => {}
+        }
+        result
+    }
+
+    fn give_place_back(&mut self, slot: Slot) {
+        let item = item(&mut self.items, slot);
+        self.permits -= usize::from(std::mem::take(&mut item.permit));
+    }
+
     fn wait(&mut self, slot: Slot, until: Duration, last: Error) {
         let item = item(&mut self.items, slot);
         item.phase = Phase::Waiting { until, last };
-        item.permit = false;
-        self.permits -= 1;
         self.waiting.insert((until, slot));
         if let Some(deadline) = item.deadline {
             self.deadlines.insert((deadline, slot));
         }
     }
 
-    /// Takes the item out of the queues and returns what it last failed with.
-    fn leave_wait(&mut self, slot: Slot) -> Error {
+    /// Behind all who wait for the same scope.
+    fn enqueue(&mut self, slot: Slot, last: Option<Error>) {
+        let place = self.next_place;
+        self.next_place += 1;
+        self.queued += 1;
         let item = item(&mut self.items, slot);
-        let deadline = item.deadline;
-        let Phase::Waiting { until, last } = std::mem::replace(&mut item.phase, Phase::InFlight)
-        else {
-            unreachable!("the queues hold waiting items only")
-        };
-        self.waiting.remove(&(until, slot));
-        if let Some(deadline) = deadline {
+        item.phase = Phase::Queued { place, last };
+        self.lanes[item.scope.index()].join(place, slot);
+        if let Some(deadline) = item.deadline {
+            self.deadlines.insert((deadline, slot));
+        }
+    }
+
+    /// Takes the item out of the queues and returns what it last failed with.
+    fn leave(&mut self, slot: Slot) -> Option<Error> {
+        let item = item(&mut self.items, slot);
+        if let Some(deadline) = item.deadline {
             self.deadlines.remove(&(deadline, slot));
         }
-        last
+        match std::mem::replace(&mut item.phase, Phase::InFlight) {
+            Phase::Waiting { until, last } => {
+                self.waiting.remove(&(until, slot));
+                Some(last)
+            }
+            Phase::Queued { place, last } => {
+                self.queued -= 1;
+                self.lanes[item.scope.index()].leave(place, slot);
+                last
+            }
+            Phase::InFlight | Phase::Recording => {
+                unreachable!("the queues hold waiting items only")
+            }
+        }
     }
 
     fn hand_back(&mut self, slot: Slot) -> Verdict {
@@ -465,6 +798,12 @@ impl Schedule {
     }
 }
 
+impl Item {
+    fn waits(&self) -> bool {
+        matches!(self.phase, Phase::Waiting { .. } | Phase::Queued { .. })
+    }
+}
+
 const HELD: &str = "a slot is used only while its item is held";
 
 fn item(items: &mut [Option<Item>], slot: Slot) -> &mut Item {
@@ -480,7 +819,11 @@ fn is_alike(one: &Error, other: &Error) -> bool {
 
 /// The final error of an item whose deadline leaves no time for another attempt. It keeps the class of
 /// the last failure, which says whether that one may have been billed.
-fn expired(last: Error) -> Error {
+fn expired(last: Option<Error>) -> Error {
+    let Some(last) = last else {
+        let message = "end the row before its deadline: it was never its turn";
+        return Error::new(ErrorKind::Timeout, message).with_class(RetryClass::NotSent);
+    };
     let message = format!("end the row before its deadline: {}", last.message());
     describe(Error::new(ErrorKind::Timeout, message), &last)
         .with_class(last.class())

@@ -7,8 +7,9 @@ use crate::{
     cooldown::{Cooldown, Limited},
     rate_limit::{RateGates, Taken},
     retry_budget::RetryBudget,
+    schedule::Answer,
 };
-use batchwright_core::{Error, ErrorKind, RateLimit, RetryClass};
+use batchwright_core::{Error, ErrorKind, RetryClass};
 use std::time::Duration;
 
 /// How one scope (a provider, model and key whose limits are shared) is sent to.
@@ -156,20 +157,15 @@ impl ScopeState {
         }
     }
 
-    /// The attempt was answered and used so many tokens; `None` is unknown.
-    pub(crate) fn succeeded(
-        &mut self,
-        now: Duration,
-        ticket: Ticket,
-        tokens: Option<u64>,
-        limit: Option<&RateLimit>,
-    ) {
+    /// The attempt was answered.
+    pub(crate) fn succeeded(&mut self, now: Duration, ticket: Ticket, answer: &Answer) {
         self.in_flight -= 1;
         self.cooldown.passed(ticket.generation);
-        self.concurrency.answered(now, ticket.taken.started);
+        self.concurrency
+            .answered(now, ticket.taken.started, answer.took);
         self.breaker.ended(now, ticket.epoch, Health::Up);
-        self.gates.settle(now, ticket.taken, tokens);
-        if let Some(limit) = limit {
+        self.gates.settle(now, ticket.taken, answer.tokens);
+        if let Some(limit) = &answer.rate_limit {
             self.gates.read(now, ticket.taken, limit);
         }
     }
@@ -226,26 +222,8 @@ impl ScopeState {
         self.gates.refund(now, ticket.taken);
     }
 
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight
-    }
-
-    pub(crate) fn is_resting(&self, now: Duration) -> bool {
-        self.cooldown.is_resting(now)
-    }
-
     pub(crate) fn is_down(&self) -> bool {
         self.breaker.is_open()
-    }
-
-    /// How many attempts may be open at once now.
-    pub(crate) fn concurrency(&self) -> usize {
-        self.concurrency.limit()
-    }
-
-    /// Requests a second, as far as anything limits them.
-    pub(crate) fn requests_per_second(&self) -> Option<f64> {
-        self.gates.requests_per_second()
     }
 }
 

@@ -22,6 +22,10 @@ pub(crate) struct ScopeName {
 }
 
 impl ScopeName {
+    pub(crate) fn borrow(&self) -> Scope<'_> {
+        Scope::new(&self.provider, &self.model).with_deployment(&self.deployment)
+    }
+
     fn is(&self, scope: Scope<'_>) -> bool {
         *self.model == *scope.model
             && *self.provider == *scope.provider

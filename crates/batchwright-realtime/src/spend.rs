@@ -1,6 +1,6 @@
 //! The spend budget of a run: how many tokens and how much money it may use.
 
-use batchwright_core::Money;
+use batchwright_core::{Error, ErrorKind, Money};
 
 /// How much a run may spend. Nothing is spent twice on a row that a later run skips: each run counts afresh.
 ///
@@ -92,6 +92,7 @@ pub(crate) struct Spend {
     reserved_tokens: u64,
     reserved_cost: u64,
     in_flight: u64,
+    is_over: bool,
 }
 
 impl Spend {
@@ -102,6 +103,7 @@ impl Spend {
             reserved_tokens: 0,
             reserved_cost: 0,
             in_flight: 0,
+            is_over: false,
         }
     }
 
@@ -158,15 +160,25 @@ impl Spend {
         self.reserved_cost = self.reserved_cost.saturating_sub(cost);
     }
 
-    /// Whether a ceiling is reached by what was used alone.
-    pub(crate) fn is_reached(&self) -> bool {
-        self.options
-            .max_tokens
-            .is_some_and(|most| self.spent.tokens >= most)
-            || self
-                .options
-                .max_cost
-                .is_some_and(|most| self.spent.cost >= most)
+    /// The error to end the run with.
+    pub(crate) fn reached(&mut self) -> Error {
+        self.is_over = true;
+        let ceiling = match (self.options.max_tokens, self.options.max_cost) {
+            (Some(tokens), Some(cost)) => format!("{tokens} tokens or {cost}"),
+            (Some(tokens), None) => format!("{tokens} tokens"),
+            (None, Some(cost)) => cost.to_string(),
+            (None, None) => unreachable!("without a ceiling there is room"),
+        };
+        let message = format!(
+            "go on: the spend budget of {ceiling} has no room for another request after {} tokens and {}",
+            self.spent.tokens, self.spent.cost
+        );
+        Error::new(ErrorKind::NeedsDecision, message)
+    }
+
+    /// Whether [`Spend::reached`] was asked.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
     }
 
     pub(crate) fn on_reached(&self) -> OnReached {
@@ -215,8 +227,12 @@ mod tests {
         assert_eq!(spend.room(tokens(71)), Room::Reached, "it never fits");
         spend.reserve(tokens(70));
         spend.settle(tokens(70), Some(70), None);
-        assert!(spend.is_reached(), "equality reaches it");
-        assert_eq!(spend.room(Estimate::default()), Room::Reached);
+        assert_eq!(
+            spend.room(Estimate::default()),
+            Room::Reached,
+            "equality reaches it"
+        );
+        assert!(spend.reached().message().contains("100 tokens"));
     }
 
     #[test]

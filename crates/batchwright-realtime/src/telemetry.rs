@@ -2,6 +2,7 @@
 //!
 //! No prompt, answer or key is ever a field.
 
+use crate::scope_name::ScopeName;
 use batchwright_core::{Error, Payload, Request, Usage};
 use std::time::Duration;
 use tracing::{Span, debug, debug_span, field::Empty, warn};
@@ -58,6 +59,34 @@ pub(crate) fn backoff(row: &Span, wait: Duration) {
         parent: row,
         batchwright.backoff_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
         "wait before the next attempt",
+    );
+}
+
+/// A rate limit makes a scope rest.
+pub(crate) fn cooldown(scope: &ScopeName, rest: Duration) {
+    debug!(
+        gen_ai.provider.name = &*scope.provider,
+        gen_ai.request.model = &*scope.model,
+        batchwright.cooldown_ms = u64::try_from(rest.as_millis()).unwrap_or(u64::MAX),
+        "rest after a rate limit",
+    );
+}
+
+/// A scope's provider counts as down.
+pub(crate) fn down(scope: &ScopeName) {
+    warn!(
+        gen_ai.provider.name = &*scope.provider,
+        gen_ai.request.model = &*scope.model,
+        "the provider is down: rows wait",
+    );
+}
+
+/// A scope's provider is back.
+pub(crate) fn back(scope: &ScopeName) {
+    debug!(
+        gen_ai.provider.name = &*scope.provider,
+        gen_ai.request.model = &*scope.model,
+        "the provider is back",
     );
 }
 

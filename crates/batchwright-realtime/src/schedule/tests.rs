@@ -1,8 +1,12 @@
 //! Laws of the schedule over random histories, and its rules one by one.
 
 use super::*;
+use crate::{
+    BreakerOptions, Concurrency, CooldownOptions, RateLimitOptions, RetryBudgetOptions, Scope,
+    SlowStart, SpendOptions, scope_name::ScopeNames,
+};
 use proptest::{collection::vec, option, prelude::*};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -12,6 +16,52 @@ fn options(max_in_flight: usize) -> PoolOptions {
 
 fn error(kind: ErrorKind) -> Error {
     Error::new(kind, "x")
+}
+
+/// A schedule that knows one scope, of the pool's options.
+fn schedule(options: PoolOptions) -> Schedule {
+    let scope = options.scope.clone();
+    let mut schedule = Schedule::new(options);
+    schedule.add_scope(&scope);
+    schedule
+}
+
+fn tokens(tokens: u64) -> Estimate {
+    Estimate {
+        tokens,
+        cost: Money::ZERO,
+    }
+}
+
+fn arrive(schedule: &mut Schedule, now: Duration, row: u64) -> Start {
+    match schedule.arrived(now, row, ScopeId::default(), tokens(0)) {
+        Arrival::Start(start) => start,
+        other => panic!("nothing holds it back: {other:?}"),
+    }
+}
+
+fn fail(schedule: &mut Schedule, now: Duration, slot: Slot, error: Error) -> Verdict {
+    schedule.failed(now, slot, failure(error, 0.5))
+}
+
+fn failure(error: Error, random: f64) -> Failure {
+    Failure {
+        error,
+        cost: None,
+        next: Next::Usual,
+        scope: ScopeId::default(),
+        estimate: tokens(0),
+        random,
+    }
+}
+
+fn answer(tokens: Option<u64>) -> Answer {
+    Answer {
+        took: SECOND,
+        tokens,
+        cost: None,
+        rate_limit: None,
+    }
 }
 
 /// A shell without tasks or a clock, which checks every law at every step.
@@ -25,11 +75,27 @@ struct Shell {
     recording: Vec<(Slot, bool)>,
     rows: BTreeMap<Slot, u64>,
     history: Vec<Row>,
+    scopes: Vec<Watched>,
+    /// What attempts used above their estimates.
+    over: u64,
+}
+
+/// What is known of a scope from outside.
+#[derive(Clone, Default)]
+struct Watched {
+    id: ScopeId,
+    /// Until when it rests.
+    rests: Duration,
+    /// Items that wait for their first attempt, as they came.
+    queue: VecDeque<Slot>,
+    running: usize,
 }
 
 #[derive(Default)]
 struct Row {
     arrived: Duration,
+    scope: usize,
+    tokens: u64,
     /// Whether each attempt may have been billed although it gave no answer.
     unsure: Vec<bool>,
     ended: u32,
@@ -41,23 +107,44 @@ struct Step {
     answer: u8,
     random: f64,
     takes: u16,
+    which: u8,
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    (any::<u8>(), any::<u8>(), 0.0..1.0f64, any::<u16>()).prop_map(
-        |(choice, answer, random, takes)| Step {
+    (
+        any::<u8>(),
+        any::<u8>(),
+        0.0..1.0f64,
+        any::<u16>(),
+        any::<u8>(),
+    )
+        .prop_map(|(choice, answer, random, takes, which)| Step {
             choice,
             answer,
             random,
             takes,
-        },
-    )
+            which,
+        })
 }
 
 impl Shell {
-    fn new(options: PoolOptions, left: u64) -> Self {
+    fn new(options: PoolOptions, left: u64, scopes: usize) -> Self {
+        let mut schedule = Schedule::new(options.clone());
+        let mut names = ScopeNames::default();
+        let scopes = (0..scopes).map(|number| {
+            let id = names.id(Scope::new("p", &number.to_string()));
+            assert!(!schedule.has_scope(id));
+            schedule.add_scope(&options.scope);
+            Watched {
+                id,
+                ..Watched::default()
+            }
+        });
+        let scopes = scopes.collect();
         Self {
-            schedule: Schedule::new(options.clone()),
+            schedule,
+            scopes,
+            over: 0,
             options,
             now: Duration::ZERO,
             left,
@@ -78,6 +165,17 @@ impl Shell {
     }
 
     fn begin(&mut self, start: Start) {
+        let scope = self.row(start.slot).scope;
+        let first = start.attempt == 1;
+        let watched = &mut self.scopes[scope];
+        assert!(
+            self.now >= watched.rests,
+            "it started while its scope rests"
+        );
+        if first && watched.queue.contains(&start.slot) {
+            assert_eq!(watched.queue.pop_front(), Some(start.slot), "overtaken");
+        }
+        watched.running += 1;
         assert!(start.timeout <= self.options.attempt_timeout);
         if let Some(deadline) = self.deadline(start.slot) {
             assert!(self.now + start.timeout <= deadline);
@@ -99,6 +197,8 @@ impl Shell {
                 Due::Expired(last, error) => {
                     assert_eq!(error.kind(), ErrorKind::Timeout);
                     assert!(self.deadline(last.slot).unwrap() <= self.now);
+                    let scope = self.row(last.slot).scope;
+                    self.scopes[scope].queue.retain(|slot| *slot != last.slot);
                     self.recording.push((last.slot, false));
                 }
             }
@@ -120,7 +220,13 @@ impl Shell {
         assert!(held + self.schedule.waiting() < 2 * max, "items pile up");
         if let Some(at) = self.schedule.wake_at() {
             let policy = &self.options.retry;
-            assert!(at <= self.now + policy.cap.max(policy.ceiling));
+            let ceiling = policy.cap.max(policy.ceiling);
+            assert!(at <= self.now + ceiling + Duration::from_millis(1));
+        }
+        let running: usize = self.scopes.iter().map(|scope| scope.running).sum();
+        assert_eq!(running, self.running.len());
+        if let Some(most) = self.options.spend.max_tokens {
+            assert!(self.schedule.spent().tokens <= most + self.over);
         }
         if self.schedule.is_stopping() {
             assert_eq!(self.schedule.waiting(), 0);
@@ -149,25 +255,41 @@ impl Shell {
         can[usize::from(step.choice) % can.len()](self, step);
     }
 
-    fn arrive(&mut self, _: Step) {
+    fn arrive(&mut self, step: Step) {
         if self.left == 0 {
             return self.schedule.source_ended();
         }
         self.left -= 1;
         let row = self.history.len() as u64;
+        let scope = usize::from(step.which) % self.scopes.len();
+        let used = u64::from(step.which);
         self.history.push(Row {
             arrived: self.now,
+            scope,
+            tokens: used,
             ..Row::default()
         });
-        let start = self.schedule.arrived(self.now, row, ScopeId::default());
-        self.rows.insert(start.slot, row);
-        self.begin(start);
+        let id = self.scopes[scope].id;
+        match self.schedule.arrived(self.now, row, id, tokens(used)) {
+            Arrival::Start(start) => {
+                assert!(self.scopes[scope].queue.is_empty(), "overtaken");
+                self.rows.insert(start.slot, row);
+                self.begin(start);
+            }
+            Arrival::Wait(slot) => {
+                self.rows.insert(slot, row);
+                self.scopes[scope].queue.push_back(slot);
+            }
+            Arrival::Unfinished => assert!(self.schedule.is_stopping()),
+        }
     }
 
     fn answer(&mut self, step: Step) {
         let start = self
             .running
             .swap_remove(usize::from(step.choice / 8) % self.running.len());
+        let scope = self.row(start.slot).scope;
+        self.scopes[scope].running -= 1;
         self.now += Duration::from_millis(step.takes.into()).min(start.timeout);
         let error = match step.answer % 16 {
             0..4 => {
@@ -187,26 +309,45 @@ impl Shell {
             _ => error(ErrorKind::ContextTooLong),
         };
         let (ambiguous, stops) = (error.is_ambiguous(), error.is_job_stop());
+        let limited = error.is_rate_limited();
         *self.row(start.slot).unsure.last_mut().unwrap() = ambiguous;
-        let verdict = self.schedule.failed(
-            self.now,
-            start.slot,
-            error,
-            Next::Usual,
-            ScopeId::default(),
-            step.random,
-        );
+        let elsewhere = step.which.is_multiple_of(8) && step.takes > 0;
+        let used = self.row(start.slot).tokens;
+        let to = if elsewhere {
+            usize::from(step.which / 8) % self.scopes.len()
+        } else {
+            scope
+        };
+        let failure = Failure {
+            next: if elsewhere {
+                Next::Elsewhere
+            } else {
+                Next::Usual
+            },
+            scope: self.scopes[to].id,
+            estimate: tokens(used),
+            ..failure(error, step.random)
+        };
+        let verdict = self.schedule.failed(self.now, start.slot, failure);
+        for notice in self.schedule.notices() {
+            if let Notice::Rests(id, rest) = notice {
+                let watched = self.scopes.iter_mut().find(|scope| scope.id == id);
+                watched.unwrap().rests = self.now + rest;
+            }
+        }
         match verdict {
             Verdict::Wait(wait) => {
+                self.row(start.slot).scope = to;
                 let policy = &self.options.retry;
-                assert!(wait >= policy.floor && wait <= policy.cap.max(policy.ceiling));
+                assert!(wait <= policy.cap.max(policy.ceiling));
+                assert!(wait >= policy.floor || limited || elsewhere);
                 let until = self.now + wait;
                 assert!(self.deadline(start.slot).is_none_or(|end| until < end));
-                assert!(!stops && !self.schedule.is_stopping());
+                assert!(!(stops && !elsewhere) && !self.schedule.is_stopping());
             }
             Verdict::Record(last, _) => {
                 assert_eq!((last.slot, last.attempt), (start.slot, start.attempt));
-                assert!(!stops);
+                assert!(!stops || elsewhere);
                 self.recording.push((start.slot, false));
             }
             Verdict::Unfinished => assert!(self.schedule.is_stopping()),
@@ -216,19 +357,59 @@ impl Shell {
     fn record(&mut self, step: Step) {
         let index = usize::from(step.choice / 8) % self.recording.len();
         let (slot, answered) = self.recording.swap_remove(index);
+        let used = [None, Some(u64::from(step.takes / 256))][usize::from(step.which % 2)];
+        if answered {
+            let estimate = self.row(slot).tokens;
+            self.over += used.unwrap_or(0).saturating_sub(estimate);
+        }
         if step.answer == 255 {
             // The answer was paid for and is lost.
-            *self.row(slot).unsure.last_mut().unwrap() |= answered;
-            return self
-                .schedule
-                .unrecorded(slot, error(ErrorKind::Storage), answered);
+            if let Some(unsure) = self.row(slot).unsure.last_mut() {
+                *unsure |= answered;
+            }
+            let storage = error(ErrorKind::Storage);
+            return self.schedule.unrecorded(self.now, slot, storage, answered);
         }
         let row = self.row(slot);
         row.ended += 1;
         // The last attempt is the one the outcome rests on.
-        *row.unsure.last_mut().unwrap() = false;
-        self.schedule.recorded(slot);
+        if let Some(unsure) = row.unsure.last_mut() {
+            *unsure = false;
+        }
+        let answer = answered.then(|| answer(used));
+        self.schedule.recorded(self.now, slot, answer);
     }
+}
+
+/// What scopes and the spend budget are limited by.
+fn limits() -> impl Strategy<Value = (ScopeOptions, SpendOptions)> {
+    let rates = (
+        option::of(1.0..1e4f64),
+        option::of(1e3..1e6f64),
+        option::of(1u64..50),
+    );
+    let rest = (any::<bool>(), any::<bool>(), 0u32..6, 0u32..20, 0u32..20);
+    (rates, rest, option::of(0u64..3000)).prop_map(|(rates, rest, max_tokens)| {
+        let (rpm, tpm, burst) = rates;
+        let (auto, ramp, faults, window, retries) = rest;
+        let limit = RateLimitOptions::default()
+            .with_requests_per_minute(rpm)
+            .with_tokens_per_minute(tpm)
+            .with_burst(burst);
+        let ramp = ramp.then(|| SlowStart::new(5, SECOND, SECOND / 10));
+        let breaker = BreakerOptions::default()
+            .with_consecutive(faults)
+            .with_share(0.5, window);
+        let mut scope = ScopeOptions::default()
+            .with_rate_limit(limit)
+            .with_cooldown(CooldownOptions::default().with_slow_start(ramp))
+            .with_breaker(breaker)
+            .with_retry_budget(RetryBudgetOptions::default().with_burst(retries));
+        if auto {
+            scope = scope.with_concurrency(Concurrency::Auto { min: 1 });
+        }
+        (scope, SpendOptions::default().with_max_tokens(max_tokens))
+    })
 }
 
 proptest! {
@@ -243,6 +424,8 @@ proptest! {
         identical in 0u32..6,
         extra in 0u64..6,
         ambiguous in 0u32..3,
+        scopes in 1usize..4,
+        limits in limits(),
         stop_at in option::of(0usize..200),
         script in vec(step(), 1..200),
     ) {
@@ -250,9 +433,11 @@ proptest! {
             .with_attempt_timeout(SECOND * 20)
             .with_item_deadline(Some(SECOND * deadline))
             .with_identical_failures(identical)
-            .with_extra_paid(0.25, extra);
+            .with_extra_paid(0.25, extra)
+            .with_scope(limits.0)
+            .with_spend(limits.1);
         options.retry.max_ambiguous_retries = ambiguous;
-        let mut shell = Shell::new(options, rows);
+        let mut shell = Shell::new(options, rows, scopes);
         // Waits are at least 100 ms, so a row makes fewer than 900 attempts in 90 s.
         let most = 24 * 900 * 3;
         let mut steps = 0;
@@ -302,24 +487,17 @@ proptest! {
 
 #[test]
 fn f_001_a_waiting_item_holds_no_place_and_goes_before_new_ones() {
-    let mut schedule = Schedule::new(options(1));
-    let first = schedule.arrived(Duration::ZERO, 0, ScopeId::default());
+    let mut schedule = schedule(options(1));
+    let first = arrive(&mut schedule, Duration::ZERO, 0);
     assert!(!schedule.wants_item());
     let slow_down = error(ErrorKind::RateLimited).with_retry_after(SECOND * 20);
-    let Verdict::Wait(wait) = schedule.failed(
-        SECOND,
-        first.slot,
-        slow_down,
-        Next::Usual,
-        ScopeId::default(),
-        0.5,
-    ) else {
+    let Verdict::Wait(wait) = fail(&mut schedule, SECOND, first.slot, slow_down) else {
         panic!("a rate limit is waited out");
     };
     assert!(wait >= SECOND * 20);
     assert_eq!((schedule.in_flight(), schedule.waiting()), (0, 1));
-    assert_eq!(schedule.wake_at(), Some(SECOND + wait));
     assert!(schedule.due(wait).is_none(), "too early");
+    assert_eq!(schedule.wake_at(), Some(SECOND + wait));
     assert!(
         !schedule.wants_item(),
         "as many wait as may be in flight, so memory would grow"
@@ -333,21 +511,19 @@ fn f_001_a_waiting_item_holds_no_place_and_goes_before_new_ones() {
 
 #[test]
 fn a_wait_that_is_over_wakes_nobody_while_no_place_is_free() {
-    let mut schedule = Schedule::new(options(2).with_item_deadline(None));
-    let one = schedule.arrived(Duration::ZERO, 0, ScopeId::default());
-    schedule.arrived(Duration::ZERO, 1, ScopeId::default());
-    schedule.failed(
+    let mut schedule = schedule(options(2).with_item_deadline(None));
+    let one = arrive(&mut schedule, Duration::ZERO, 0);
+    arrive(&mut schedule, Duration::ZERO, 1);
+    fail(
+        &mut schedule,
         Duration::ZERO,
         one.slot,
         error(ErrorKind::Connect),
-        Next::Usual,
-        ScopeId::default(),
-        0.5,
     );
-    let three = schedule.arrived(Duration::ZERO, 2, ScopeId::default());
+    let three = arrive(&mut schedule, Duration::ZERO, 2);
     assert_eq!(schedule.wake_at(), None, "it would spin");
     assert!(schedule.due(SECOND * 60).is_none());
-    schedule.recorded(three.slot);
+    schedule.recorded(Duration::ZERO, three.slot, None);
     assert!(schedule.wake_at().is_some());
     assert!(matches!(schedule.due(SECOND * 60), Some(Due::Start(_))));
 }
@@ -364,22 +540,15 @@ fn f_027_identical_failures_stop_only_where_nothing_succeeded() {
         (&["a", "a", "a", "a"], Some(1), false),
     ];
     for (codes, answered, stops) in cases {
-        let mut schedule = Schedule::new(options(1).with_identical_failures(3));
+        let mut schedule = schedule(options(1).with_identical_failures(3));
         for (index, code) in codes.iter().enumerate() {
             if answered == Some(index) {
                 schedule.answered();
             }
-            let start = schedule.arrived(Duration::ZERO, index as u64, ScopeId::default());
-            let verdict = schedule.failed(
-                Duration::ZERO,
-                start.slot,
-                bad(code),
-                Next::Usual,
-                ScopeId::default(),
-                0.5,
-            );
+            let start = arrive(&mut schedule, Duration::ZERO, index as u64);
+            let verdict = fail(&mut schedule, Duration::ZERO, start.slot, bad(code));
             assert!(matches!(verdict, Verdict::Record(..)), "the row failed");
-            schedule.recorded(start.slot);
+            schedule.recorded(Duration::ZERO, start.slot, None);
         }
         assert_eq!(schedule.is_stopping(), stops, "{codes:?}");
         if let (EndReason::Stopped(error), unfinished) = schedule.end() {
@@ -395,22 +564,15 @@ fn f_122_attempts_paid_twice_are_bounded_by_share_and_floor() {
         let options = options(64)
             .with_extra_paid(share, floor)
             .with_item_deadline(None);
-        let mut schedule = Schedule::new(options);
+        let mut schedule = schedule(options);
         for row in 0..rows {
-            let start = schedule.arrived(Duration::ZERO, row, ScopeId::default());
+            let start = arrive(&mut schedule, Duration::ZERO, row);
             if row < rows - granted - 1 {
-                schedule.recorded(start.slot);
+                schedule.recorded(Duration::ZERO, start.slot, None);
             } else {
                 assert!(!schedule.is_stopping(), "{share} {floor}: stopped early");
                 let cut = error(ErrorKind::Timeout);
-                schedule.failed(
-                    Duration::ZERO,
-                    start.slot,
-                    cut,
-                    Next::Usual,
-                    ScopeId::default(),
-                    0.5,
-                );
+                fail(&mut schedule, Duration::ZERO, start.slot, cut);
             }
         }
         assert!(schedule.is_stopping(), "{share} {floor}");
@@ -426,7 +588,7 @@ fn f_122_attempts_paid_twice_are_bounded_by_share_and_floor() {
 
 #[test]
 fn an_error_goes_before_cancelling_as_the_reason_and_the_first_error_stands() {
-    let mut schedule = Schedule::new(options(1));
+    let mut schedule = schedule(options(1));
     schedule.stop(EndReason::Cancelled);
     schedule.stop(EndReason::Stopped(error(ErrorKind::Storage)));
     schedule.stop(EndReason::Stopped(error(ErrorKind::QuotaExceeded)));
@@ -439,11 +601,131 @@ fn an_error_goes_before_cancelling_as_the_reason_and_the_first_error_stands() {
 
 #[test]
 fn cancelling_what_is_complete_is_no_cancelling() {
-    let mut schedule = Schedule::new(options(1));
-    let start = schedule.arrived(Duration::ZERO, 0, ScopeId::default());
-    schedule.recorded(start.slot);
+    let mut schedule = schedule(options(1));
+    let start = arrive(&mut schedule, Duration::ZERO, 0);
+    schedule.recorded(Duration::ZERO, start.slot, None);
     schedule.source_ended();
     schedule.stop(EndReason::Cancelled);
     assert!(schedule.is_over());
     assert!(matches!(schedule.end().0, EndReason::Completed));
+}
+
+#[test]
+fn f_001_one_limit_holds_its_scope_back_and_no_other() {
+    let mut schedule = Schedule::new(options(10));
+    let mut names = ScopeNames::default();
+    let scopes = ["small", "large"].map(|model| names.id(Scope::new("p", model)));
+    for scope in scopes {
+        assert!(!schedule.has_scope(scope));
+        schedule.add_scope(&ScopeOptions::default());
+    }
+    let arrive = |schedule: &mut Schedule, row, scope| {
+        schedule.arrived(SECOND, row, scope, Estimate::default())
+    };
+    let Arrival::Start(first) = arrive(&mut schedule, 0, scopes[0]) else {
+        panic!("nothing holds it back");
+    };
+    let limited = error(ErrorKind::RateLimited).with_retry_after(SECOND * 20);
+    fail(&mut schedule, SECOND, first.slot, limited);
+    assert!(matches!(schedule.notices().next(), Some(Notice::Rests(..))));
+    let waits = arrive(&mut schedule, 1, scopes[0]);
+    assert!(matches!(waits, Arrival::Wait(_)), "its scope rests");
+    let goes = arrive(&mut schedule, 2, scopes[1]);
+    assert!(matches!(goes, Arrival::Start(_)), "the other does not");
+    assert_eq!((schedule.in_flight(), schedule.waiting()), (1, 2));
+    assert!(schedule.due(SECOND * 2).is_none());
+    let at = schedule.wake_at().unwrap();
+    assert!(at >= SECOND * 21 && at <= SECOND * 23);
+    let Some(Due::Start(again)) = schedule.due(at) else {
+        panic!("the rest is over");
+    };
+    assert_eq!(again.slot, first.slot, "in the order they joined the queue");
+}
+
+#[test]
+fn ax_162_the_spend_budget_ends_the_run_when_what_is_in_flight_cannot_make_room() {
+    let spend = SpendOptions::default().with_max_tokens(Some(100));
+    let mut schedule = schedule(options(10).with_spend(spend));
+    let arrive = |schedule: &mut Schedule, row| {
+        schedule.arrived(SECOND, row, ScopeId::default(), tokens(60))
+    };
+    let Arrival::Start(first) = arrive(&mut schedule, 0) else {
+        panic!("there is room");
+    };
+    assert!(matches!(arrive(&mut schedule, 1), Arrival::Wait(_)));
+    assert!(schedule.due(SECOND).is_none());
+    assert_eq!(
+        schedule.wake_at(),
+        schedule.options.item_deadline.map(|after| SECOND + after),
+        "nothing but an answer makes room"
+    );
+    schedule.recorded(SECOND, first.slot, Some(answer(Some(30))));
+    let Some(Due::Start(second)) = schedule.due(SECOND) else {
+        panic!("it used less than was reserved");
+    };
+    assert!(matches!(arrive(&mut schedule, 2), Arrival::Wait(_)));
+    schedule.recorded(SECOND, second.slot, Some(answer(None)));
+    assert!(schedule.due(SECOND).is_none());
+    let (EndReason::Stopped(error), unfinished) = schedule.end() else {
+        panic!("the budget is used up");
+    };
+    assert_eq!(error.kind(), ErrorKind::NeedsDecision);
+    assert_eq!(unfinished.len(), 1, "a later run takes it");
+    assert_eq!(
+        (schedule.spent().tokens, schedule.spent().unknown_tokens),
+        (90, 1)
+    );
+}
+
+#[test]
+fn ax_163_what_is_in_flight_is_given_up_where_that_is_wanted() {
+    let spend = SpendOptions::default()
+        .with_max_tokens(Some(10))
+        .with_on_reached(OnReached::Cancel);
+    let mut schedule = schedule(options(10).with_spend(spend));
+    let mut starts = Vec::new();
+    for row in 0..2 {
+        starts.push(arrive(&mut schedule, SECOND, row));
+    }
+    schedule.recorded(SECOND, starts[0].slot, Some(answer(Some(10))));
+    let arrival = schedule.arrived(SECOND, 2, ScopeId::default(), tokens(0));
+    assert!(matches!(arrival, Arrival::Unfinished));
+    assert!(schedule.gives_up());
+    let cancelled = error(ErrorKind::Cancelled).with_class(RetryClass::Ambiguous);
+    fail(&mut schedule, SECOND, starts[1].slot, cancelled);
+    let (_, unfinished) = schedule.end();
+    let paid: Vec<_> = unfinished
+        .iter()
+        .map(|item| item.possibly_paid_attempts)
+        .collect();
+    assert_eq!(paid, [1, 0]);
+}
+
+#[test]
+fn f_022_rows_wait_while_the_provider_is_down_and_one_asks_whether_it_is_back() {
+    let mut schedule = schedule(options(64));
+    schedule.answered();
+    let mut starts = Vec::new();
+    for row in 0..32 {
+        starts.push(arrive(&mut schedule, SECOND, row));
+    }
+    for start in &starts {
+        fail(&mut schedule, SECOND, start.slot, error(ErrorKind::Connect));
+    }
+    assert_eq!(
+        schedule.notices().next(),
+        Some(Notice::Down(ScopeId::default()))
+    );
+    assert!(schedule.due(SECOND * 5).is_none());
+    let Some(Due::Start(probe)) = schedule.due(SECOND * 6) else {
+        panic!("one may ask");
+    };
+    assert!(schedule.due(SECOND * 6).is_none(), "one at a time");
+    assert_eq!(schedule.waiting(), 31);
+    schedule.recorded(SECOND * 7, probe.slot, Some(answer(None)));
+    assert_eq!(
+        schedule.notices().next(),
+        Some(Notice::Back(ScopeId::default()))
+    );
+    assert!(matches!(schedule.due(SECOND * 7), Some(Due::Start(_))));
 }

@@ -1,6 +1,7 @@
 //! A simulated pool against a simulated server with a token bucket, and the laws of a scope.
 
 use super::*;
+use batchwright_core::RateLimit;
 use proptest::{collection::vec, option, prelude::*};
 use std::{
     cmp::Reverse,
@@ -104,6 +105,15 @@ impl Result {
     }
 }
 
+fn answer(tokens: Option<u64>, rate_limit: Option<RateLimit>) -> Answer {
+    Answer {
+        took: LOAD.latency,
+        tokens,
+        cost: None,
+        rate_limit,
+    }
+}
+
 struct Random(u64);
 
 impl Random {
@@ -158,18 +168,18 @@ fn run(options: &ScopeOptions, mut server: Server, load: Load, seed: u64) -> Res
         let Reverse((at, index)) = events.pop().expect("the run hangs");
         now = now.max(at);
         assert!(now < SECOND * 36_000, "no end in sight");
-        let (ticket, arrives, answer) = &mut open[usize::try_from(index).unwrap()];
+        let (ticket, arrives, said) = &mut open[usize::try_from(index).unwrap()];
         if *arrives {
             *arrives = false;
             let (passes, headers) = server.ask(now);
             let takes = if passes { load.latency } else { load.refusal };
-            *answer = Some((passes, headers));
+            *said = Some((passes, headers));
             events.push(Reverse((now + takes, index)));
             continue;
         }
-        let (passes, headers) = answer.unwrap();
+        let (passes, headers) = said.unwrap();
         if passes {
-            scope.succeeded(now, *ticket, None, headers.as_ref());
+            scope.succeeded(now, *ticket, &answer(None, headers));
             done += 1;
             last = now;
         } else {
@@ -331,13 +341,13 @@ fn ax_137_tokens_are_reserved_and_set_right() {
     // 1,000 a second, 900 at once.
     let first = scope.start(SECOND, 900, Cause::First);
     assert_eq!(wait(&mut scope, 100), 100);
-    scope.succeeded(SECOND, first, Some(700), None);
+    scope.succeeded(SECOND, first, &answer(Some(700), None));
     assert_eq!(wait(&mut scope, 200), 0, "used less");
     let second = scope.start(SECOND, 200, Cause::First);
-    scope.succeeded(SECOND, second, Some(500), None);
+    scope.succeeded(SECOND, second, &answer(Some(500), None));
     assert_eq!(wait(&mut scope, 100), 400, "used more, which is debt");
     let third = scope.start(SECOND, 100, Cause::First);
-    scope.succeeded(SECOND, third, None, None);
+    scope.succeeded(SECOND, third, &answer(None, None));
     assert_eq!(wait(&mut scope, 100), 500, "unknown keeps the estimate");
     let fourth = scope.start(SECOND, 100, Cause::First);
     let limited = Error::new(ErrorKind::RateLimited, "x");
@@ -373,7 +383,7 @@ fn l_014_an_overload_rests_nobody_and_counts_for_the_breaker() {
     assert_eq!(scope.admission(SECOND, 0, Cause::First), Admission::Now);
     let ticket = scope.start(SECOND, 0, Cause::First);
     scope.failed(SECOND, ticket, &overloaded, 0.5);
-    assert!(scope.is_down() && !scope.is_resting(SECOND));
+    assert!(scope.is_down() && !scope.cooldown.is_resting(SECOND));
     assert_eq!(
         scope.admission(SECOND, 0, Cause::First),
         Admission::At(SECOND * 6)
@@ -449,7 +459,7 @@ proptest! {
             if event % 2 == 1 && !open.is_empty() {
                 let ticket = open.swap_remove(usize::from(which) % open.len());
                 match which % 4 {
-                    0 => scope.succeeded(now, ticket, hint, None),
+                    0 => scope.succeeded(now, ticket, &answer(hint, None)),
                     1 => scope.unsent(now, ticket),
                     _ => {
                         let mut error = error(which / 4);
@@ -460,7 +470,7 @@ proptest! {
                     }
                 }
             }
-            prop_assert_eq!(scope.in_flight(), open.len());
+            prop_assert_eq!(scope.in_flight, open.len());
             prop_assert!(open.len() <= 20);
         }
     }
