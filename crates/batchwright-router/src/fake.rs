@@ -10,14 +10,15 @@ use batchwright_core::{
     BatchSummary, ByteStream, Capability, Ending, Error, ErrorKind, InputFault, InputRef,
     JournalEntry, JournalEvent, ListMark, ListMatch, Message, Outcome, Payload, PriceTable,
     Purchases, Request, Response, Result, ResultFile, SealedBatch, SealedBody, SubmissionLog,
-    SubmissionTag, SubmitError, WireId, WirePrefix,
+    SubmissionTag, SubmitError, Timestamp, WireId, WirePrefix,
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
+    time::{Duration, SystemTime},
 };
 
 pub(crate) const JOB: &str = "job";
@@ -60,6 +61,9 @@ pub(crate) struct FakeState {
     /// The offsets downloads began at.
     pub(crate) downloads: Vec<u64>,
     pub(crate) most_open: usize,
+    /// Calls for one batch's state, and pages of the list that were read.
+    pub(crate) status_calls: u32,
+    pub(crate) list_pages: u32,
     files: BTreeMap<String, (SubmissionTag, Bytes)>,
     batches: Vec<FakeBatch>,
 }
@@ -104,6 +108,26 @@ impl Fake {
         if let Some(limits) = &mut inner.capability.batch {
             limits.input = BatchInput::Inline;
             limits.list_match = vec![ListMatch::Requests];
+        }
+        fake
+    }
+
+    /// An account with batches 0 to `count`, which do not end, created a second apart.
+    pub(crate) fn with_open_batches(name: &'static str, count: usize) -> Arc<Self> {
+        let fake = Self::new(name);
+        {
+            let mut state = fake.state();
+            state.polls_to_end = u32::MAX;
+            state.batches = (0..count)
+                .map(|number| FakeBatch {
+                    tag: SubmissionTag::new("other", number as u32, 1, "r").unwrap(),
+                    input: String::new(),
+                    asked: Vec::new(),
+                    polls: 0,
+                    ended: false,
+                    cancelled: false,
+                })
+                .collect();
         }
         fake
     }
@@ -255,6 +279,7 @@ impl BatchProvider for Fake {
 
     async fn status(&self, handle: &BatchHandle) -> Result<BatchSnapshot> {
         let mut state = self.state();
+        state.status_calls += 1;
         if let Some(kind) = state.poll_errors.pop_front() {
             return Err(Error::new(kind, "the poll"));
         }
@@ -278,6 +303,7 @@ impl BatchProvider for Fake {
         };
         let rows = batch.asked.len() as u64;
         let mut snapshot = BatchSnapshot::new(handle.clone(), status);
+        snapshot.created_at = created_at(&handle.id);
         match snapshot.status {
             BatchStatus::Completed => {
                 snapshot.counts = Some(BatchCounts::new(rows, rows, 0));
@@ -352,7 +378,11 @@ impl BatchProvider for Fake {
     async fn cancel(&self, handle: &BatchHandle) -> Result<()> {
         let mut state = self.state();
         state.sent.cancels += 1;
-        state.find(&handle.id)?.cancelled = true;
+        let batch = state.find(&handle.id)?;
+        if batch.ended {
+            return Err(Error::new(ErrorKind::Conflict, "it has ended"));
+        }
+        batch.cancelled = true;
         Ok(())
     }
 
@@ -361,7 +391,8 @@ impl BatchProvider for Fake {
     }
 
     async fn list_since(&self, mark: &ListMark) -> Result<Vec<BatchSummary>> {
-        let state = self.state();
+        let mut state = self.state();
+        state.list_pages += (state.batches.len() as u32).div_ceil(PAGE);
         let all = state.batches.iter().enumerate().rev();
         Ok(all
             .map(|(at, batch)| {
@@ -369,8 +400,12 @@ impl BatchProvider for Fake {
                 let handle = BatchHandle::new(self.name, format!("batch-{at}"), input);
                 let tag = Some(batch.tag.clone()).filter(|_| !self.is_inline());
                 let requests = batch.asked.len() as u64;
-                BatchSummary::new(handle, BatchStatus::InProgress, tag, None)
-                    .with_requests(Some(requests))
+                let created = created_at(&handle.id);
+                let status = match batch.ended {
+                    true => BatchStatus::Completed,
+                    false => BatchStatus::InProgress,
+                };
+                BatchSummary::new(handle, status, tag, created).with_requests(Some(requests))
             })
             .filter(|summary| !mark.seen.contains(&summary.handle.id))
             .collect())
@@ -380,6 +415,18 @@ impl BatchProvider for Fake {
         self.state().files.remove(&input.0);
         Ok(())
     }
+}
+
+/// Entries of a page of the list.
+const PAGE: u32 = 100;
+
+/// Batches are created a second apart, the first an hour ago.
+fn created_at(id: &str) -> Option<Timestamp> {
+    static FIRST: OnceLock<Timestamp> = OnceLock::new();
+    let number: u64 = id.strip_prefix("batch-")?.parse().ok()?;
+    let now = Timestamp::from(SystemTime::now());
+    let first = FIRST.get_or_init(|| Timestamp::from_unix_millis(now.as_unix_millis() - 3_600_000));
+    Some(first.plus(Duration::from_secs(number)))
 }
 
 pub(crate) fn ask(id: &str) -> Request {
