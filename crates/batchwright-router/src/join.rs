@@ -142,6 +142,12 @@ impl<'p> Join<'p> {
         self.settled_count
     }
 
+    /// The row of a line's id, where it has no outcome yet.
+    pub(crate) fn open_row(&self, wire_id: &str) -> Option<u64> {
+        let place = self.place(wire_id)?;
+        self.settled[place].is_none().then(|| self.rows[place])
+    }
+
     /// What was odd.
     pub fn report(&self) -> &JoinReport {
         &self.report

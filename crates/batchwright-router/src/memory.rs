@@ -1,13 +1,17 @@
 //! A store without a folder: the same protocol, as long as the process lives.
 
 use crate::{
+    BatchRow, BatchTicket,
+    active::Active,
     join::{Join, Joined, Origin},
+    run::Board,
     store::{ChunkStore, KeptFile, Merge, MergeReport},
 };
 use async_trait::async_trait;
 use batchwright_core::{
-    BatchProvider, ByteStream, Ending, Error, ErrorKind, JournalEntry, Outcome, PriceTable,
-    Purchases, Request, Result, SealedBatch, SealedBody, SubmissionLog, WireId, WirePrefix,
+    BatchProvider, ByteStream, Ending, Error, ErrorKind, JournalEntry, JournalEvent, Outcome,
+    PriceTable, Purchases, Request, Result, SealedBatch, SealedBody, SubmissionLog, WireId,
+    WirePrefix,
 };
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
@@ -21,14 +25,21 @@ use tokio::sync::mpsc;
 pub(crate) struct MemoryChunk {
     pub(crate) provider: Arc<dyn BatchProvider>,
     pub(crate) requests: Vec<Request>,
+    /// Of each request, which it is of its [`BatchRequest`](crate::BatchRequest).
+    pub(crate) rows: Vec<usize>,
+    /// Which [`BatchRequest`](crate::BatchRequest) they are of.
+    pub(crate) batch: usize,
     pub(crate) endpoint: String,
+    pub(crate) metadata: BTreeMap<String, String>,
 }
 
 pub(crate) struct MemoryStore {
     job: String,
     chunks: BTreeMap<u32, MemoryChunk>,
     prices: Arc<PriceTable>,
-    outcomes: mpsc::Sender<Outcome>,
+    outcomes: mpsc::Sender<BatchRow>,
+    board: Arc<Board>,
+    active: Arc<Active>,
     journal: Mutex<Vec<JournalEntry>>,
     files: Mutex<BTreeMap<(u32, u32, String), Bytes>>,
     /// Rows whose success was given out before the second download of their chunk.
@@ -40,13 +51,17 @@ impl MemoryStore {
         job: String,
         chunks: BTreeMap<u32, MemoryChunk>,
         prices: Arc<PriceTable>,
-        outcomes: mpsc::Sender<Outcome>,
+        outcomes: mpsc::Sender<BatchRow>,
+        board: Arc<Board>,
+        active: Arc<Active>,
     ) -> Self {
         Self {
             job,
             chunks,
             prices,
             outcomes,
+            board,
+            active,
             journal: Mutex::default(),
             files: Mutex::default(),
             given: Mutex::default(),
@@ -59,10 +74,54 @@ impl MemoryStore {
             .ok_or_else(|| Error::new(ErrorKind::Unexpected, "no such chunk"))
     }
 
-    async fn give(&self, request: &Request, mut outcome: Outcome) {
+    async fn give(&self, chunk: &MemoryChunk, at: usize, mut outcome: Outcome) {
+        let (Some(request), Some(row)) = (chunk.requests.get(at), chunk.rows.get(at)) else {
+            return;
+        };
         outcome.custom_id.clone_from(&request.custom_id);
         // Whoever dropped the receiving end wants nothing more.
-        let _ = self.outcomes.send(outcome).await;
+        let row = BatchRow::new(chunk.batch, *row, outcome);
+        let _ = self.outcomes.send(row).await;
+    }
+
+    /// What the fact says of the batch, for whoever asks while it runs and after.
+    fn note(&self, number: u32, fact: &JournalEvent) {
+        match fact {
+            JournalEvent::Created { tag, handle } | JournalEvent::Adopted { tag, handle } => {
+                self.board.change(number, |sent| {
+                    sent.handle = Some(handle.clone());
+                    sent.status = None;
+                });
+                if let Some(chunk) = self.chunks.get(&number) {
+                    let ids = chunk.requests.iter();
+                    self.active.insert(BatchTicket {
+                        handle: handle.clone(),
+                        tag: tag.clone(),
+                        model: chunk
+                            .requests
+                            .first()
+                            .map(|request| request.model.clone())
+                            .unwrap_or_default(),
+                        custom_ids: ids.map(|request| request.custom_id.clone()).collect(),
+                        metadata: chunk.metadata.clone(),
+                    });
+                }
+            }
+            JournalEvent::CreateRefused { .. } | JournalEvent::Fenced { .. } => {
+                self.board.change(number, |sent| {
+                    if let Some(handle) = sent.handle.take() {
+                        self.active.remove(&handle);
+                    }
+                });
+            }
+            JournalEvent::Status { handle, status } => {
+                self.active.seen(handle, status);
+                self.board
+                    .change(number, |sent| sent.status = Some(status.clone()));
+            }
+            JournalEvent::Merged { .. } => self.board.change(number, |sent| sent.merged = true),
+            _ => {}
+        }
     }
 }
 
@@ -78,6 +137,9 @@ fn is_answer(ending: &Ending) -> bool {
 #[async_trait]
 impl SubmissionLog for MemoryStore {
     async fn append(&self, entries: Vec<JournalEntry>) -> Result<()> {
+        for entry in &entries {
+            self.note(entry.chunk, &entry.event);
+        }
         lock(&self.journal).extend(entries);
         Ok(())
     }
@@ -173,16 +235,21 @@ impl ChunkStore for MemoryStore {
                 rest,
             } => (provider, handle, rest),
             Merge::Refused { error, faults } => {
-                for (line, request) in (1u64..).zip(&chunk.requests) {
+                self.board
+                    .change(number, |sent| sent.failed = Some(error.clone()));
+                for (line, at) in (1u64..).zip(0..chunk.requests.len()) {
                     let error = crate::join::refused_row(&error, &faults, line);
-                    self.give(request, origin.outcome(Ending::Failed(error)))
+                    self.give(chunk, at, origin.outcome(Ending::Failed(error)))
                         .await;
                 }
                 return Ok(MergeReport::new(all, 0));
             }
             Merge::Cancelled => {
-                for request in &chunk.requests {
-                    self.give(request, origin.outcome(Ending::Cancelled)).await;
+                let error = Error::new(ErrorKind::Cancelled, "cancelled before it was bought");
+                self.board.change(number, |sent| sent.failed = Some(error));
+                for at in 0..chunk.requests.len() {
+                    self.give(chunk, at, origin.outcome(Ending::Cancelled))
+                        .await;
                 }
                 return Ok(MergeReport::new(all, 0));
             }
@@ -239,11 +306,8 @@ impl ChunkStore for MemoryStore {
             if !lock(&self.given).insert((number, row)) {
                 continue;
             }
-            if let Some(request) = usize::try_from(row)
-                .ok()
-                .and_then(|row| chunk.requests.get(row))
-            {
-                self.give(request, *outcome).await;
+            if let Ok(at) = usize::try_from(row) {
+                self.give(chunk, at, *outcome).await;
             }
         }
         if again {

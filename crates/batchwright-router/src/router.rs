@@ -1,22 +1,23 @@
 //! Many batches over many providers.
 
 use crate::{
-    drive::{ChunkJob, Control, DriveEnd, Driver, RouterEvent, random_bits, random_word},
+    RouterEvent,
+    active::Active,
+    drive::{ChunkJob, Control, DriveEnd, Driver, Shared, random_bits, random_word},
     memory::{MemoryChunk, MemoryStore},
     options::RouterOptions,
+    run::{BatchRun, Board, SentBatch},
+    spec::{BatchRequest, Part, Rules, unknown_providers},
     store::ChunkStore,
 };
-use batchwright_core::{BatchProvider, Error, ErrorKind, Outcome, PriceTable, Request, Result};
-use futures::{Stream, StreamExt, future::BoxFuture};
-use std::{
-    collections::{BTreeMap, HashSet},
-    fmt,
-    hash::RandomState,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use batchwright_core::{BatchProvider, Error, ErrorKind, PriceTable, Request, Result};
+use futures::{Stream, StreamExt};
+use std::{collections::BTreeMap, fmt, hash::RandomState, sync::Arc};
 use tokio::sync::mpsc;
+
+mod batches;
+
+pub use batches::Cancelled;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,8 @@ const OUTCOME_BOUND: usize = 256;
 
 /// Buys batches from any number of providers, watches them and hands out outcomes as they come.
 ///
+/// A clone is the same router: what is registered later is its own, queues and known batches are shared.
+///
 /// With a [`ChunkStore`] on disk ([`BatchRouter::drive`]) everything survives a crash; in memory
 /// ([`BatchRouter::run`]) the same protocol holds within one process.
 #[derive(Clone)]
@@ -33,40 +36,39 @@ pub struct BatchRouter {
     providers: BTreeMap<String, Arc<dyn BatchProvider>>,
     options: RouterOptions,
     prices: Arc<PriceTable>,
-}
-
-/// Requests that go to one provider as one batch: one endpoint and, where the provider wants it, one
-/// model.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct BatchRequest {
-    /// The registered name of the provider.
-    pub provider: String,
-    /// The requests, each under a `custom_id` of its own.
-    pub requests: Vec<Request>,
-}
-
-impl BatchRequest {
-    /// These requests to this provider.
-    pub fn new(provider: impl Into<String>, requests: Vec<Request>) -> Self {
-        Self {
-            provider: provider.into(),
-            requests,
-        }
-    }
+    shared: Shared,
+    active: Arc<Active>,
 }
 
 impl BatchRouter {
     /// A router without providers, with the built-in price table.
+    ///
+    /// ```
+    /// # use batchwright_router::{BatchRouter, RouterOptions};
+    /// let router = BatchRouter::new(RouterOptions::default());
+    /// assert_eq!(router.providers().count(), 0);
+    /// ```
     pub fn new(options: RouterOptions) -> Self {
         Self {
             providers: BTreeMap::new(),
             options,
             prices: Arc::new(PriceTable::builtin()),
+            shared: Shared::default(),
+            active: Arc::default(),
         }
     }
 
     /// Uses these prices for what outcomes cost.
+    ///
+    /// ```
+    /// # use batchwright_core::PriceTable;
+    /// # use batchwright_router::{BatchRouter, RouterOptions};
+    /// let mut prices = PriceTable::builtin();
+    /// let own = r#"{"acme:small": {"realtime": {"input": 1.0, "output": 2.0}, "as_of": "2026-11-22", "source": "contract"}}"#;
+    /// prices.overlay(own)?;
+    /// let router = BatchRouter::new(RouterOptions::default()).with_prices(prices.into());
+    /// # Ok::<(), batchwright_core::Error>(())
+    /// ```
     #[must_use]
     pub fn with_prices(mut self, prices: Arc<PriceTable>) -> Self {
         self.prices = prices;
@@ -74,6 +76,21 @@ impl BatchRouter {
     }
 
     /// Registers a provider under its own name.
+    ///
+    /// ```
+    /// # use batchwright_provider_openai::OpenAi;
+    /// # use batchwright_router::{BatchRouter, RouterOptions};
+    /// # use std::sync::Arc;
+    /// let mut router = BatchRouter::new(RouterOptions::default());
+    /// let openai = Arc::new(OpenAi::builder("no-key").build()?);
+    /// router.register(openai.clone())?;
+    /// assert!(router.register(openai).is_err(), "its name is taken");
+    /// assert_eq!(router.providers().collect::<Vec<_>>(), ["openai"]);
+    /// assert!(router.provider("openai").is_some());
+    /// assert!(router.unregister("openai").is_some());
+    /// assert!(router.unregister("openai").is_none());
+    /// # Ok::<(), batchwright_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `ConfigInvalid` where the name is taken, or the provider has no batch API.
@@ -95,17 +112,18 @@ impl BatchRouter {
         Ok(())
     }
 
-    /// Takes a provider out; batches that run keep it. `None` where there is none of that name.
+    /// Takes a provider out; batches that run keep it. `None` where there is none of that name. See
+    /// [`BatchRouter::register`].
     pub fn unregister(&mut self, name: &str) -> Option<Arc<dyn BatchProvider>> {
         self.providers.remove(name)
     }
 
-    /// A registered provider.
+    /// A registered provider. See [`BatchRouter::register`].
     pub fn provider(&self, name: &str) -> Option<&Arc<dyn BatchProvider>> {
         self.providers.get(name)
     }
 
-    /// The names of all registered providers, in order.
+    /// The names of all registered providers, in order. See [`BatchRouter::register`].
     pub fn providers(&self) -> impl Iterator<Item = &str> {
         self.providers.keys().map(String::as_str)
     }
@@ -138,37 +156,117 @@ impl BatchRouter {
                 None => Err(unknown_providers(&[job.provider.as_str()])),
             }
         });
-        Driver::new(store, self.options.clone(), control, events)
-            .run(chunks)
-            .await
+        Driver::new(
+            store,
+            self.options.clone(),
+            control,
+            events,
+            self.shared.clone(),
+        )
+        .with_prices(Arc::clone(&self.prices))
+        .run(chunks)
+        .await
     }
 
-    /// Buys these batches in parallel, in memory, and streams their outcomes as they come, all batches
-    /// mixed.
+    /// Checks these batches as [`BatchRouter::run`] does before it sends anything. Pure: nothing is sent or kept.
     ///
-    /// Nothing is sent before everything was checked.
+    /// ```
+    /// # mod docs { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/sandbox.rs")); } use docs::*;
+    /// # block_on(async {
+    /// # let (emulator, router) = sandbox().await?;
+    /// let batches = [
+    ///     BatchRequest::new("openai", colours(3)),
+    ///     BatchRequest::new("acme", shapes(2)),
+    ///     BatchRequest::new("zenith", shapes(2)),
+    /// ];
+    /// let error = router.validate(&batches).unwrap_err();
+    /// assert_eq!(error.message(), "no such provider is registered: acme, zenith");
+    /// # Ok(())
+    /// # });
+    /// ```
     ///
     /// # Errors
-    /// Before anything is sent: `ConfigInvalid` naming every provider that is not registered;
-    /// `InvalidRequest` for an empty batch, a batch over its provider's limits or with several models or
-    /// endpoints where one is wanted, or a `custom_id` that stands twice in all batches together;
-    /// `Unsupported` for an endpoint no batch can be for.
+    /// `ConfigInvalid` naming every provider that is not registered; `InvalidRequest` for an empty batch or `custom_id`,
+    /// an id that stands twice ([`RouterOptions::unique_ids`]), and for a batch over its provider's limits or with several
+    /// models or endpoints where one is wanted, or, where such are cut ([`RouterOptions::split`]), a request that fits
+    /// into no batch alone; `Unsupported` for an endpoint no batch can be for, and for a request its provider has no
+    /// form for.
+    pub fn validate(&self, batches: &[BatchRequest]) -> Result<()> {
+        self.plan(batches).map(drop)
+    }
+
+    /// Buys these batches in parallel, in memory, and streams their outcomes as they come, all batches mixed.
+    ///
+    /// Nothing is sent before everything was checked, and nothing before the stream is polled.
+    ///
+    /// ```
+    /// # mod docs { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/sandbox.rs")); } use docs::*;
+    /// # block_on(async {
+    /// # let (emulator, router) = sandbox().await?;
+    /// let batches = vec![BatchRequest::new("openai", colours(3)), BatchRequest::new("openai", shapes(2))];
+    /// let mut run = router.run(batches, Control::default())?;
+    /// while let Some(outcome) = run.next().await {
+    ///     let outcome = outcome?;
+    ///     println!("{}: {}", outcome.custom_id, outcome.ending.as_str());
+    /// }
+    /// assert_eq!(run.end().map(|end| end.merged), Some(2));
+    /// # Ok(())
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`BatchRouter::validate`], before anything is sent.
     pub fn run(&self, batches: Vec<BatchRequest>, control: Control) -> Result<BatchRun> {
-        let chunks = self.check(batches)?;
+        let parts = self.plan(&batches)?;
         // A name of its own for each run: an earlier run's batches in the provider's list are not ours.
         let job = random_word(random_bits(&RandomState::new()));
-        let jobs: Vec<Result<ChunkJob>> = chunks
-            .iter()
-            .map(|(number, chunk)| Ok(ChunkJob::new(job.clone(), *number, chunk.provider.name())))
-            .collect();
-        let batches = jobs.len();
+        let mut requests: Vec<Vec<Option<Request>>> = Vec::with_capacity(batches.len());
+        let mut metadata = Vec::with_capacity(batches.len());
+        for batch in batches {
+            requests.push(batch.requests.into_iter().map(Some).collect());
+            metadata.push(batch.metadata);
+        }
+        let mut jobs = Vec::with_capacity(parts.len());
+        let mut sent = Vec::with_capacity(parts.len());
+        let mut chunks = BTreeMap::new();
+        for (number, part) in (1u32..).zip(parts) {
+            let name = part.provider.name().to_owned();
+            let job = ChunkJob::new(job.clone(), number, name.as_str());
+            jobs.push(Ok(job.with_load(part.model.clone(), part.tokens)));
+            let words: BTreeMap<String, String> = metadata[part.batch].clone();
+            sent.push(SentBatch {
+                chunk: number,
+                batch: part.batch,
+                provider: name,
+                model: part.model,
+                requests: part.rows.len() as u64,
+                metadata: words.clone(),
+                handle: None,
+                status: None,
+                merged: false,
+                failed: None,
+            });
+            let of = &mut requests[part.batch];
+            let chunk = MemoryChunk {
+                requests: part.rows.iter().filter_map(|row| of[*row].take()).collect(),
+                provider: part.provider,
+                rows: part.rows,
+                batch: part.batch,
+                endpoint: part.endpoint,
+                metadata: words,
+            };
+            chunks.insert(number, chunk);
+        }
         let (outcomes, outcome_reader) = mpsc::channel(OUTCOME_BOUND);
         let (events, event_reader) = mpsc::channel(OUTCOME_BOUND);
+        let board = Arc::new(Board::new(sent));
         let store = Arc::new(MemoryStore::new(
             job,
             chunks,
             Arc::clone(&self.prices),
             outcomes,
+            Arc::clone(&board),
+            Arc::clone(&self.active),
         ));
         let router = self.clone();
         let driver = async move {
@@ -176,199 +274,51 @@ impl BatchRouter {
                 .drive(futures::stream::iter(jobs), store, control, events)
                 .await
         };
-        Ok(BatchRun {
-            driver: Some(Box::pin(driver)),
-            outcomes: outcome_reader,
-            events: event_reader,
-            batches,
-            end: None,
-            told: false,
-        })
-    }
-
-    fn check(&self, batches: Vec<BatchRequest>) -> Result<BTreeMap<u32, MemoryChunk>> {
-        let mut missing: Vec<&str> = batches
-            .iter()
-            .map(|batch| batch.provider.as_str())
-            .filter(|name| !self.providers.contains_key(*name))
-            .collect();
-        missing.sort_unstable();
-        missing.dedup();
-        if !missing.is_empty() {
-            return Err(unknown_providers(&missing));
-        }
-        let mut ids = HashSet::new();
-        let mut chunks = BTreeMap::new();
-        for (number, batch) in (1u32..).zip(batches) {
-            let provider = Arc::clone(&self.providers[&batch.provider]);
-            let endpoint = check_batch(number, &batch, provider.as_ref())?;
-            for request in &batch.requests {
-                if !ids.insert(request.custom_id.clone()) {
-                    let id = &request.custom_id;
-                    let message =
-                        format!("custom_id {id:?} stands twice; give each request one of its own");
-                    return Err(Error::new(ErrorKind::InvalidRequest, message));
-                }
-            }
-            chunks.insert(
-                number,
-                MemoryChunk {
-                    provider,
-                    requests: batch.requests,
-                    endpoint,
-                },
-            );
-        }
-        Ok(chunks)
-    }
-}
-
-/// Checks one batch against its provider's rules and returns its endpoint.
-fn check_batch(number: u32, batch: &BatchRequest, provider: &dyn BatchProvider) -> Result<String> {
-    let refuse = |text: String| {
-        Err(Error::new(
-            ErrorKind::InvalidRequest,
-            format!("batch {number}: {text}"),
+        Ok(BatchRun::new(
+            Box::pin(driver),
+            outcome_reader,
+            event_reader,
+            board,
+            Arc::clone(&self.active),
         ))
-    };
-    let limits = provider.capability().batch.as_ref();
-    let Some(limits) = limits else {
-        return refuse(format!("{} has no batch API", batch.provider));
-    };
-    let Some(first) = batch.requests.first() else {
-        return refuse("it has no requests".to_owned());
-    };
-    let count = batch.requests.len() as u64;
-    if count > limits.max_requests {
-        return refuse(format!(
-            "{count} requests, and {} takes {}; split it",
-            batch.provider, limits.max_requests
-        ));
     }
-    let endpoint = provider.endpoint(first)?.to_owned();
-    limits
-        .check_endpoint(&endpoint)
-        .map_err(|error| error.context(format_args!("batch {number}")))?;
-    let mut bytes = 0u64;
-    let mut line = Vec::new();
-    for request in &batch.requests {
-        if provider.endpoint(request)? != endpoint {
-            return refuse(format!(
-                "requests for several endpoints share a batch, {:?} for one",
-                request.custom_id
-            ));
-        }
-        if limits.one_model && request.model != first.model {
-            return refuse(format!(
-                "requests for several models share a batch, {:?} for one",
-                request.custom_id
-            ));
-        }
-        line.clear();
-        let id = batchwright_core::WireId::new(
-            batchwright_core::WirePrefix::of("check", number, 1),
-            bytes,
-        );
-        provider.encode(request, &id.to_string(), &mut line)?;
-        bytes += line.len() as u64 + 1;
-    }
-    if bytes > limits.max_bytes {
-        return refuse(format!(
-            "{bytes} bytes, and {} takes {}; split it",
-            batch.provider, limits.max_bytes
-        ));
-    }
-    Ok(endpoint)
-}
 
-fn unknown_providers(names: &[&str]) -> Error {
-    Error::new(
-        ErrorKind::ConfigInvalid,
-        format!("no such provider is registered: {}", names.join(", ")),
-    )
+    /// Buys one batch, as [`BatchRouter::run`] does many.
+    ///
+    /// ```
+    /// # mod docs { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/sandbox.rs")); } use docs::*;
+    /// # block_on(async {
+    /// # let (emulator, router) = sandbox().await?;
+    /// let run = router.run_one(BatchRequest::new("openai", colours(3)), Control::default())?;
+    /// assert_eq!(run.count().await, 3);
+    /// # Ok(())
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`BatchRouter::validate`], before anything is sent.
+    pub fn run_one(&self, batch: BatchRequest, control: Control) -> Result<BatchRun> {
+        self.run(vec![batch], control)
+    }
+
+    /// The batches these requests make, everything checked.
+    fn plan(&self, batches: &[BatchRequest]) -> Result<Vec<Part>> {
+        let limits = &self.options.queue_limits;
+        let rules = Rules {
+            providers: &self.providers,
+            unique: self.options.unique_ids,
+            split: self.options.split,
+            queue_tokens: &|name| limits.get(name)?.max_enqueued_tokens,
+            prices: &self.prices,
+        };
+        rules.plan(batches)
+    }
 }
 
 impl fmt::Debug for BatchRouter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchRouter")
             .field("providers", &self.providers.keys())
-            .finish_non_exhaustive()
-    }
-}
-
-/// Outcomes of running batches, as they come; the stream ends when every batch has ended.
-///
-/// An `Err` item is the last one: it tells why not every request has an outcome. The stream is to be
-/// polled within a Tokio runtime. Dropping the run stops
-/// sending and polling at once; what was bought goes on at the provider and is not collected.
-pub struct BatchRun {
-    driver: Option<BoxFuture<'static, Result<DriveEnd>>>,
-    outcomes: mpsc::Receiver<Outcome>,
-    events: mpsc::Receiver<RouterEvent>,
-    batches: usize,
-    end: Option<Result<DriveEnd>>,
-    /// Whether the reason for an early end was handed out.
-    told: bool,
-}
-
-impl BatchRun {
-    /// How the run ended, once the stream has; `None` before, or where it ended in an error.
-    pub fn end(&self) -> Option<&DriveEnd> {
-        match &self.end {
-            Some(Ok(end)) => Some(end),
-            _ => None,
-        }
-    }
-}
-
-impl Stream for BatchRun {
-    type Item = Result<Outcome>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        if let Some(driver) = &mut this.driver
-            && let Poll::Ready(end) = driver.as_mut().poll(cx)
-        {
-            this.driver = None;
-            this.end = Some(end);
-        }
-        // Progress is of no use here; the driver must not wait for anyone to read it.
-        while let Poll::Ready(Some(_)) = this.events.poll_recv(cx) {}
-        match this.outcomes.poll_recv(cx) {
-            Poll::Ready(Some(outcome)) => return Poll::Ready(Some(Ok(outcome))),
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(None) if this.driver.is_some() => return Poll::Pending,
-            Poll::Ready(None) => {}
-        }
-        // The driver has ended and every outcome is out: what is left is why it ended early.
-        if std::mem::replace(&mut this.told, true) {
-            return Poll::Ready(None);
-        }
-        let error = match &this.end {
-            Some(Ok(end)) => end.stopped.clone().or_else(|| {
-                let (kind, text) = match end.held.first() {
-                    Some((chunk, reason)) => {
-                        (ErrorKind::NeedsDecision, format!("batch {chunk}: {reason}"))
-                    }
-                    None if (end.merged as usize) < this.batches => {
-                        let text = "stopped before every batch had ended";
-                        (ErrorKind::Cancelled, text.to_owned())
-                    }
-                    None => return None,
-                };
-                Some(Error::new(kind, text))
-            }),
-            Some(Err(error)) => Some(error.clone()),
-            None => None,
-        };
-        Poll::Ready(error.map(Err))
-    }
-}
-
-impl fmt::Debug for BatchRun {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BatchRun")
-            .field("end", &self.end)
             .finish_non_exhaustive()
     }
 }

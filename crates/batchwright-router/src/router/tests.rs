@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::fake::{Create, Fake, ask};
-use batchwright_core::{EmbeddingInput, Ending, Message, Payload};
+use batchwright_core::{Ending, Message, Outcome};
 use std::collections::BTreeSet;
+
+mod acceptance;
 
 fn router(fakes: &[&Arc<Fake>]) -> BatchRouter {
     let mut router = BatchRouter::new(RouterOptions::default());
@@ -238,13 +240,9 @@ async fn f_073_f_078_f_097_rows_without_an_answer_come_out_too() {
 #[test]
 fn an_embedding_goes_to_an_endpoint_of_its_own() {
     let request = Request::embedding("a", "m", "text");
-    assert!(matches!(
-        &request.payload,
-        Payload::Embedding(EmbeddingInput { .. })
-    ));
     let batch = BatchRequest::new("fake", vec![request]);
-    let fake = Fake::new("fake");
-    assert_eq!(check_batch(1, &batch, fake.as_ref()).unwrap(), "/embed");
+    let parts = router(&[&Fake::new("fake")]).plan(&[batch]).unwrap();
+    assert_eq!(parts[0].endpoint, "/embed");
 }
 
 #[tokio::test(start_paused = true)]
