@@ -34,11 +34,9 @@ const SLOWEST: f64 = 1.0 / 60.0;
 const BURST: f64 = 0.05;
 /// A pace as high as this limits nothing any more.
 const FORGOTTEN: f64 = 1e5;
-/// Cells of the memory of recent starts, and how long each is.
+/// Cells of the memory of recent starts, and how many are a second.
 const CELLS: usize = 16;
-const CELL: Duration = Duration::from_millis(125);
-/// Cells that make the last second.
-const RECENT: u64 = 8;
+const CELLS_A_SECOND: u64 = 8;
 /// How far back what passed is asked for: limits are by the minute.
 const MEMORY: Duration = Duration::from_secs(60);
 
@@ -264,8 +262,7 @@ struct Recent {
 
 impl Recent {
     fn cell(at: Duration) -> u64 {
-        // As nanoseconds, 64 bits hold 584 years.
-        at.as_nanos() as u64 / CELL.as_nanos() as u64
+        at.as_secs() * CELLS_A_SECOND + u64::from(at.subsec_millis()) / (1000 / CELLS_A_SECOND)
     }
 
     fn add(&mut self, now: Duration) {
@@ -291,7 +288,7 @@ impl Recent {
     /// Starts in the second up to `now`, as far as they are remembered.
     fn sum(&self, now: Duration) -> u64 {
         let last = Self::cell(now);
-        let first = last.saturating_sub(RECENT - 1);
+        let first = last.saturating_sub(CELLS_A_SECOND - 1);
         let oldest = self.newest.saturating_sub(CELLS as u64 - 1);
         (first.max(oldest)..=last.min(self.newest))
             .map(|cell| u64::from(self.cells[index(cell)]))

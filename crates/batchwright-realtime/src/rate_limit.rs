@@ -143,6 +143,11 @@ impl RateGates {
         at
     }
 
+    /// Whether tokens are limited, as far as is known.
+    pub(crate) fn counts_tokens(&self) -> bool {
+        self.tokens.bucket.is_some()
+    }
+
     /// An attempt starts.
     pub(crate) fn take(&mut self, now: Duration, tokens: u64) -> Taken {
         let serial = self.pace.started(now);

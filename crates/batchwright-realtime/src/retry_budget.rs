@@ -55,6 +55,8 @@ impl RetryBudgetOptions {
 pub(crate) struct RetryBudget {
     share: f64,
     bucket: Bucket,
+    /// First attempts not yet put into the bucket, which few retries ask for.
+    firsts: u64,
 }
 
 impl RetryBudget {
@@ -73,22 +75,30 @@ impl RetryBudget {
         Self {
             share,
             bucket: Bucket::full(per_second, f64::from(options.burst.max(1)), Duration::ZERO),
+            firsts: 0,
         }
     }
 
     /// A first attempt starts.
-    pub(crate) fn deposit(&mut self, now: Duration) {
-        self.bucket.give_back(now, self.share);
+    pub(crate) fn deposit(&mut self) {
+        self.firsts += 1;
     }
 
     /// When a retry may start; `now` or earlier is at once.
     pub(crate) fn ready_at(&mut self, now: Duration) -> Duration {
+        self.settle(now);
         self.bucket.ready_at(now, 1.0)
     }
 
     /// A retry after a fault starts. Only when [`RetryBudget::ready_at`] has come.
     pub(crate) fn withdraw(&mut self, now: Duration) {
+        self.settle(now);
         self.bucket.take(now, 1.0);
+    }
+
+    fn settle(&mut self, now: Duration) {
+        let firsts = std::mem::take(&mut self.firsts);
+        self.bucket.give_back(now, self.share * firsts as f64);
     }
 }
 
@@ -105,7 +115,7 @@ mod tests {
         // 100 first attempts a second for 100 s, all of which fail.
         for step in 0..10_000 {
             let now = Duration::from_millis(step * 10);
-            budget.deposit(now);
+            budget.deposit();
             while budget.ready_at(now) <= now {
                 budget.withdraw(now);
                 retries += 1;
@@ -132,7 +142,7 @@ mod tests {
                 now += Duration::from_millis(passed);
                 if first {
                     firsts += 1.0;
-                    budget.deposit(now);
+                    budget.deposit();
                 }
                 let at = budget.ready_at(now);
                 prop_assert!(at <= now + Duration::from_secs(61));

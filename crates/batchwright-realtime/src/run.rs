@@ -234,7 +234,7 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
         let scope = self.scopes.id(strategy.scope(&item.request, &mut state));
         self.meet(scope);
         let name = self.scopes.name(scope).clone();
-        let estimate = self.estimate(&item.request, &name);
+        let estimate = self.estimate(&item.request, scope, &name);
         let now = self.begun.elapsed();
         let arrival = self.schedule.arrived(now, item.row, scope, estimate);
         let call = Box::new(Call {
@@ -266,7 +266,10 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
 
     /// What an attempt at the request will use. Where its price is unknown and its cost is bounded the run stops,
     /// since the bound would hold nothing.
-    fn estimate(&mut self, request: &Request, scope: &ScopeName) -> Estimate {
+    fn estimate(&mut self, request: &Request, id: ScopeId, scope: &ScopeName) -> Estimate {
+        if !self.schedule.counts_tokens(id) {
+            return Estimate::default();
+        }
         let tokens = self.options.estimator.estimate(request);
         let mut cost = Money::ZERO;
         if self.options.spend.max_cost.is_some() {
@@ -308,7 +311,7 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
             cost,
             next,
             scope,
-            estimate: self.estimate(&call.request, &call.scope),
+            estimate: self.estimate(&call.request, scope, &call.scope),
             random,
         };
         let verdict = self.schedule.failed(now, slot, failure);

@@ -229,6 +229,11 @@ impl Schedule {
         self.lanes.push(Lane::new(options, max));
     }
 
+    /// Whether the tokens of an attempt there need to be estimated.
+    pub(crate) fn counts_tokens(&self, scope: ScopeId) -> bool {
+        self.options.spend.is_bounded() || self.lanes[scope.index()].counts_tokens()
+    }
+
     /// Whether another item may arrive: a place is free and few enough items hold none. Ask
     /// [`Schedule::due`] first, since items that waited go before new ones.
     pub(crate) fn wants_item(&self) -> bool {
@@ -430,8 +435,8 @@ impl Schedule {
             Some(answer) => self.close_answered(now, slot, &answer),
             None => self.close_unsent(now, slot),
         }
-        let item = self.remove(slot);
-        self.possibly_paid += u64::from(item.possibly_paid);
+        self.possibly_paid += u64::from(self.item(slot).possibly_paid);
+        self.remove(slot);
     }
 
     /// An item was withheld because the run stops: its attempt was not sent.
@@ -738,20 +743,21 @@ impl Schedule {
     }
 
     fn hand_back(&mut self, slot: Slot) -> Verdict {
-        let item = self.remove(slot);
+        let item = item(&mut self.items, slot);
         let possibly_paid = item.possibly_paid + u32::from(item.unsure);
         self.possibly_paid += u64::from(possibly_paid);
         self.unfinished
             .push(Unfinished::new(item.row, item.attempts, possibly_paid));
+        self.remove(slot);
         Verdict::Unfinished
     }
 
-    fn remove(&mut self, slot: Slot) -> Item {
-        let item = self.items[slot.0].take().expect(HELD);
+    fn remove(&mut self, slot: Slot) {
+        self.give_place_back(slot);
+        // In place: an item is too large to be moved for nothing.
+        self.items[slot.0] = None;
         self.free.push(slot);
         self.live -= 1;
-        self.permits -= usize::from(item.permit);
-        item
     }
 
     fn item(&mut self, slot: Slot) -> &mut Item {

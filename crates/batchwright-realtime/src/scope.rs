@@ -140,13 +140,18 @@ impl ScopeState {
         }
     }
 
+    /// Whether anything is limited by tokens.
+    pub(crate) fn counts_tokens(&self) -> bool {
+        self.gates.counts_tokens()
+    }
+
     /// An attempt starts. Only right after [`ScopeState::admission`] said so.
     pub(crate) fn start(&mut self, now: Duration, tokens: u64, cause: Cause) -> Ticket {
         self.in_flight += 1;
         self.concurrency.started(self.in_flight);
         self.cooldown.started(now);
         match cause {
-            Cause::First => self.retry_budget.deposit(now),
+            Cause::First => self.retry_budget.deposit(),
             Cause::Fault => self.retry_budget.withdraw(now),
             Cause::Again => {}
         }

@@ -45,6 +45,10 @@ impl SpendOptions {
         self
     }
 
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.max_tokens.is_some() || self.max_cost.is_some()
+    }
+
     /// Sets what happens to requests in flight.
     #[must_use]
     pub fn with_on_reached(mut self, on_reached: OnReached) -> Self {
@@ -108,7 +112,7 @@ impl Spend {
     }
 
     pub(crate) fn room(&self, estimate: Estimate) -> Room {
-        if self.options.max_tokens.is_none() && self.options.max_cost.is_none() {
+        if !self.options.is_bounded() {
             return Room::Yes;
         }
         let tokens = side(

@@ -70,6 +70,10 @@ impl Lane {
         &mut self.state
     }
 
+    pub(super) fn counts_tokens(&self) -> bool {
+        self.state.counts_tokens()
+    }
+
     pub(super) fn is_down(&self) -> bool {
         self.state.is_down()
     }
