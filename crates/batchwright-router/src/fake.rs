@@ -20,6 +20,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock},
     time::{Duration, SystemTime},
 };
+use tokio::time::Instant;
 
 pub(crate) const JOB: &str = "job";
 
@@ -45,6 +46,8 @@ pub(crate) struct FakeState {
     pub(crate) creates: VecDeque<Create>,
     pub(crate) polls_to_end: u32,
     pub(crate) poll_errors: VecDeque<ErrorKind>,
+    /// How long a batch takes, in place of a number of polls.
+    pub(crate) ends_after: Option<Duration>,
     pub(crate) fails_validation: bool,
     /// A chunk whose batch takes long, and is valid.
     pub(crate) slow: Option<u32>,
@@ -83,6 +86,7 @@ struct FakeBatch {
     polls: u32,
     ended: bool,
     cancelled: bool,
+    created: Instant,
 }
 
 impl Fake {
@@ -99,6 +103,16 @@ impl Fake {
                 ..FakeState::default()
             }),
         })
+    }
+
+    /// Keeps results no longer than this.
+    pub(crate) fn keeping_results(name: &'static str, retention: Duration) -> Arc<Self> {
+        let mut fake = Self::new(name);
+        let inner = Arc::get_mut(&mut fake).expect("nobody else has it yet");
+        if let Some(limits) = &mut inner.capability.batch {
+            limits.retention = retention;
+        }
+        fake
     }
 
     /// Its creates carry the lines, and its list shows ids and sizes only.
@@ -126,6 +140,7 @@ impl Fake {
                     polls: 0,
                     ended: false,
                     cancelled: false,
+                    created: Instant::now(),
                 })
                 .collect();
         }
@@ -264,6 +279,7 @@ impl BatchProvider for Fake {
                 polls: 0,
                 ended: false,
                 cancelled: false,
+                created: Instant::now(),
             });
             state.note_open();
             id
@@ -287,14 +303,18 @@ impl BatchProvider for Fake {
             return Err(Error::new(ErrorKind::NotFound, "no such batch"));
         }
         let (to_end, invalid) = (state.polls_to_end, state.fails_validation);
-        let (two_files, slow) = (state.two_files, state.slow);
+        let (two_files, slow, ends_after) = (state.two_files, state.slow, state.ends_after);
         let batch = state.find(&handle.id)?;
         batch.polls += 1;
         let (to_end, invalid) = match slow == Some(batch.tag.chunk()) {
             true => (to_end + 50, false),
             false => (to_end, invalid),
         };
-        batch.ended = batch.cancelled || batch.polls > to_end;
+        batch.ended = batch.cancelled
+            || match ends_after {
+                Some(after) => batch.created.elapsed() >= after,
+                None => batch.polls > to_end,
+            };
         let status = match batch.ended {
             false => BatchStatus::InProgress,
             true if batch.cancelled => BatchStatus::Cancelled,
@@ -392,6 +412,11 @@ impl BatchProvider for Fake {
 
     async fn list_since(&self, mark: &ListMark) -> Result<Vec<BatchSummary>> {
         let mut state = self.state();
+        if let Some(after) = state.ends_after {
+            for batch in &mut state.batches {
+                batch.ended |= batch.created.elapsed() >= after;
+            }
+        }
         state.list_pages += (state.batches.len() as u32).div_ceil(PAGE);
         let all = state.batches.iter().enumerate().rev();
         Ok(all

@@ -12,6 +12,8 @@ use batchwright_router::{BatchRequest, BatchRouter, Control, RouterOptions};
 use futures::StreamExt;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+mod queue;
+
 const ROWS: usize = 20;
 const BATCHES: &str = "/openai/v1/batches";
 const FILES: &str = "/openai/v1/files";

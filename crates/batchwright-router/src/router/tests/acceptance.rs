@@ -419,3 +419,60 @@ async fn a_dropped_run_can_be_collected_by_its_handles() {
     assert!(router.active().is_empty());
     assert_eq!(fake.bought(), 1);
 }
+
+/// Polls of a thousand open batches over six hours: four growing waits and then one of 300 s after the other make 75
+/// polls. A call of its own for each batch would be 75,000; a list of ten pages each time is 750.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_batches_are_watched_by_the_list() {
+    let fake = Fake::new("fake");
+    fake.state().ends_after = Some(Duration::from_secs(6 * 3600));
+    let options = RouterOptions {
+        max_open_batches: 1000,
+        ..RouterOptions::default()
+    };
+    let mut router = BatchRouter::new(options);
+    router.register(Arc::clone(&fake) as _).unwrap();
+    let batches = (0..1000).map(|number| batch("fake", &format!("{number}"), 1));
+    let run = router.run(batches.collect(), Control::default()).unwrap();
+    let listed = fake.state().list_pages;
+    let (outcomes, errors, _) = collect(run).await;
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!((outcomes.len(), fake.bought()), (1000, 1000));
+    let state = fake.state();
+    // One at the start, one that finds the end, one that reads it again, and one that trusts no list for ever.
+    assert!(state.status_calls <= 4 * 1000, "{}", state.status_calls);
+    // Each create reads a page or more before it; the rest is polling.
+    let creates: u32 = (0..1000u32).map(|open| open.div_ceil(100)).sum();
+    let pages = state.list_pages - listed - creates;
+    assert!(pages <= 75 * 10, "{pages}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn f_071_f_130_slow_batches_and_results_that_will_be_gone_are_told() {
+    let fake = Fake::keeping_results("fake", Duration::from_secs(3600));
+    fake.state().ends_after = Some(Duration::from_secs(60 * 3600));
+    let router = router(&[&fake]);
+    let run = router
+        .run_one(batch("fake", "a", 1), Control::default())
+        .unwrap();
+    let items: Vec<RunItem> = run.items().try_collect().await.unwrap();
+    let mut slow = Vec::new();
+    let mut expiring = 0;
+    for item in &items {
+        match item {
+            RunItem::Event(RouterEvent::Slow { age, typical, .. }) => {
+                slow.push((age.as_secs() / 3600, typical.as_secs() / 3600));
+            }
+            // The provider's clock says it was created an hour ago.
+            RunItem::Event(event @ RouterEvent::Expiring { .. }) => {
+                expiring += 1;
+                assert!(event.to_string().contains("are kept until"), "{event}");
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(slow, [(24, 24), (48, 24)]);
+    assert_eq!(expiring, 1);
+    // Nothing ended by it.
+    assert_eq!((fake.sent().cancels, fake.bought()), (0, 1));
+}
