@@ -45,7 +45,8 @@ pub struct Progress {
     pub in_flight: u64,
     /// Rows that wait to be tried again.
     pub to_retry: u64,
-    /// The last error that is being waited out.
+    /// What is waited for: the last error that is being waited out, room in a provider's queue, a batch that is slower
+    /// than usual, or one whose results will be gone.
     pub waiting: Option<String>,
 }
 
