@@ -9,7 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    done, every row succeeded
+  0    done, every row succeeded; with --no-wait: every batch is made
   1    a fault of this program
   2    the command line, the settings or the input are wrong; nothing was sent
   3    done, and some rows did not succeed
@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Retry(Box<RetryArgs>),
     /// Show how far a job is
     Status(JobArgs),
+    /// Look at a job until it is done: every batch, its state, counts, age and cost
+    Watch(WatchArgs),
     /// Cancel a job: its batches at the provider, and every row not yet sent
     Cancel(CancelArgs),
     /// Write the results a job has so far
@@ -204,6 +206,9 @@ pub(crate) struct RunningArgs {
     /// The most attempts at a row that fails without cost [default: until it is served]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_attempts: Option<u32>,
+    /// Leave as soon as every batch is made; resume collects what they answer
+    #[arg(long)]
+    pub(crate) no_wait: bool,
     /// How often a row is sent in batches at most, the first time included: rows whose batch expired, was cancelled by
     /// the provider or refused for others of its rows, and rows that failed in a way that passes, are sent again
     /// [default: 3]
@@ -333,6 +338,15 @@ pub(crate) struct JobArgs {
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct WatchArgs {
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    /// How often to look
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
+    pub(crate) interval: std::time::Duration,
 }
 
 #[derive(Args, Debug)]

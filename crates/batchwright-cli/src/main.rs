@@ -62,6 +62,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Resume(args) => run::resume(args).await,
         Command::Retry(args) => retry::retry(*args).await,
         Command::Status(args) => status::status(&args),
+        Command::Watch(args) => status::watch(&args).await,
         Command::Cancel(args) => cancel::cancel(args).await,
         Command::Results(args) => results::results(&args),
         Command::Verify(args) => verify::verify(&args),

@@ -3,7 +3,7 @@
 use anyhow::bail;
 use batchwright::{
     anthropic::{AnthropicBuilder, AnthropicConfig},
-    core::{BatchProvider, ChatProvider, Error, Lane},
+    core::{BatchLimits, BatchProvider, ChatProvider, Error, Lane},
     emulator::{Emulator, EmulatorConfig, Face},
     gemini::{GeminiBuilder, GeminiConfig},
     groq::GROQ,
@@ -280,6 +280,20 @@ impl Known {
         config
             .with_face_options(self.face, json!({"preset": preset}))
             .with_face_options(self.face, json!({"any_model": true, "key_required": false}))
+    }
+}
+
+/// What is known of a provider's batches, for which no account is needed.
+pub(crate) fn batch_limits(name: &str) -> Option<BatchLimits> {
+    let mut pairs = Pairs::new();
+    point_at(None, &mut pairs);
+    let connection = Connection {
+        concurrency: 1,
+        timeout: None,
+    };
+    match known(name).ok()?.build(&pairs, Lane::Batch, &connection) {
+        Ok(LaneProvider::Batch(provider)) => provider.capability().batch.clone(),
+        _ => None,
     }
 }
 

@@ -119,6 +119,9 @@ pub(crate) async fn go(
     if results.unordered {
         options.live = Some(results.clone());
     }
+    if args.no_wait && spec.lane != Lane::Batch {
+        bail!("--no-wait is for --lane batch: direct calls are made by this process");
+    }
     options.direct = direct(args, &job, &pairs)?;
     announce(name, &job, args, &options.prices);
     let control = JobControl::default();
@@ -145,7 +148,7 @@ pub(crate) async fn go(
     } else {
         None
     };
-    let exit = exit_of(&report, control.stop.is_cancelled());
+    let exit = exit_of(&report, control.stop.is_cancelled(), args.no_wait);
     if args.json {
         summary_json(
             name,
@@ -255,6 +258,7 @@ fn run_options(
     options.chunk_cost = args.chunk_cost;
     options.chunk_tokens = args.chunk_tokens;
     options.rounds = args.rounds;
+    options.leave = args.no_wait;
     options.remainder = args.remainder;
     options.rebuy_missing = args.rebuy_missing.then_some(true);
     options.deadline = args.deadline;
@@ -379,7 +383,7 @@ fn announce(name: &str, job: &Job, args: &RunningArgs, prices: &PriceTable) {
     }
 }
 
-fn exit_of(report: &JobReport, interrupted: bool) -> Exit {
+fn exit_of(report: &JobReport, interrupted: bool, left: bool) -> Exit {
     if let Some(error) = &report.stopped {
         return match Exit::of_kind(error.kind()) {
             // The job had begun, so this is no wrong command line.
@@ -391,10 +395,10 @@ fn exit_of(report: &JobReport, interrupted: bool) -> Exit {
         return Exit::NeedsDecision;
     }
     if !report.is_complete() {
-        return if interrupted {
-            Exit::Interrupted
-        } else {
-            Exit::Stopped
+        return match (interrupted, left) {
+            (true, _) => Exit::Interrupted,
+            (_, true) => Exit::Done,
+            _ => Exit::Stopped,
         };
     }
     if report.scan.succeeded() == report.rows {
@@ -470,6 +474,8 @@ fn summary(name: &str, args: &RunningArgs, report: &JobReport, written: Option<&
             };
             let first = if report.stopped.is_some() {
                 "once that is mended, go on"
+            } else if args.no_wait {
+                "every batch is made; collect what they answer"
             } else {
                 "go on"
             };

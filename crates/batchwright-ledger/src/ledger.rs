@@ -28,7 +28,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::SystemTime,
 };
@@ -53,6 +53,8 @@ struct Inner {
     #[cfg(unix)]
     lock_path: PathBuf,
     next_segment: AtomicU32,
+    /// Bytes of closed segments that were summed up.
+    checkpointed: AtomicU64,
     /// Whether intents are durable before they are confirmed.
     syncs_intents: bool,
     /// How many outcome logs were started.
@@ -192,6 +194,7 @@ impl Ledger {
             epoch,
             lock,
             next_segment: AtomicU32::new(1),
+            checkpointed: AtomicU64::new(0),
             syncs_intents,
             runs: AtomicU32::new(0),
             outcome_log: Mutex::new(Weak::new()),
@@ -255,6 +258,18 @@ impl Ledger {
             ErrorKind::Unexpected,
             "write to the job: it was opened for reading",
         ))
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.0.lock.is_some()
+    }
+
+    pub(crate) fn checkpointed(&self) -> u64 {
+        self.0.checkpointed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_checkpointed(&self, bytes: u64) {
+        self.0.checkpointed.store(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn path(&self, inner: &str, file: &str) -> PathBuf {
@@ -501,6 +516,17 @@ impl Ledger {
     /// and line, and no line is skipped (F-150).
     pub fn scan(&self) -> Result<Scan> {
         Scan::run(self)
+    }
+
+    /// Sums up the segments that are closed by now, so that the next [`Ledger::scan`] need not read them, also that of
+    /// another process; where little was closed since the last time it does nothing. A copy of what the segments say,
+    /// which they are read instead of where one was touched since.
+    ///
+    /// # Errors
+    /// As [`Ledger::scan`].
+    pub fn checkpoint(&self) -> Result<()> {
+        self.writable()?;
+        Scan::checkpoint(self)
     }
 
     /// Finds each row's final outcome, for reading in row order.

@@ -14,6 +14,7 @@ mod record;
 mod segment;
 
 mod index;
+mod checkpoint;
 mod rows;
 mod scan;
 mod verify;

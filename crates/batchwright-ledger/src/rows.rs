@@ -79,6 +79,37 @@ impl RowSet {
         })
     }
 
+    /// Appends the set as bytes.
+    pub(crate) fn write(&self, into: &mut Vec<u8>) {
+        into.extend_from_slice(&(self.pages.len() as u64).to_le_bytes());
+        for (page, words) in &self.pages {
+            into.extend_from_slice(&page.to_le_bytes());
+            for word in words.iter() {
+                into.extend_from_slice(&word.to_le_bytes());
+            }
+        }
+    }
+
+    /// Takes a set off the front of `bytes`; `None` where there is none.
+    pub(crate) fn read(bytes: &mut &[u8]) -> Option<Self> {
+        let mut next = || {
+            let (word, rest) = bytes.split_first_chunk::<8>()?;
+            *bytes = rest;
+            Some(u64::from_le_bytes(*word))
+        };
+        let mut set = Self::new();
+        for _ in 0..next()? {
+            let page = next()?;
+            let mut words = Box::new([0; PAGE_WORDS]);
+            for word in words.iter_mut() {
+                *word = next()?;
+                set.len += u64::from(word.count_ones());
+            }
+            set.pages.insert(page, words);
+        }
+        Some(set)
+    }
+
     /// The rows of `range` that are not there, ascending.
     pub fn missing(&self, range: Range<u64>) -> impl Iterator<Item = u64> + '_ {
         range.filter(|row| !self.contains(*row))
@@ -133,6 +164,12 @@ mod tests {
             }
             prop_assert_eq!(set.len(), model.len() as u64);
             prop_assert!(set.iter().eq(model.iter().copied()));
+            let mut bytes = Vec::new();
+            set.write(&mut bytes);
+            let mut rest = bytes.as_slice();
+            let read = RowSet::read(&mut rest).unwrap();
+            prop_assert!(rest.is_empty() && read.len() == set.len() && read.iter().eq(set.iter()));
+            prop_assert!(RowSet::read(&mut &bytes[..bytes.len() - 1]).is_none());
             prop_assert!(set.missing(0..300).eq((0..300).filter(|row| !model.contains(row))));
         }
     }

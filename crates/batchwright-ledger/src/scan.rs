@@ -1,12 +1,14 @@
 //! What the segments say, summed up.
 
 use crate::{
+    checkpoint,
     ledger::Ledger,
     record::{Entry, Summary},
     rows::RowSet,
-    segment::Segments,
+    segment::{SegmentName, Segments},
 };
 use batchwright_core::{Money, Result, Usage};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Rows named in lists at most; the counts beside them are complete.
@@ -67,7 +69,7 @@ pub struct Scan {
 }
 
 /// Outcomes by status.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Tally {
     /// The model answered.
@@ -164,70 +166,239 @@ impl Reopens {
     }
 }
 
-impl Scan {
-    pub(crate) fn run(ledger: &Ledger) -> Result<Self> {
-        let mut scan = Self::default();
-        let mut sent = Sent::default();
-        let mut unclear = RowSet::new();
-        let mut lost: BTreeMap<u32, RowSet> = BTreeMap::new();
-        let mut segments = Segments::of(ledger)?;
-        let epochs: Vec<u64> = segments.names().iter().map(|name| name.epoch).collect();
-        while let Some((segment, _, entry)) = segments.next()? {
-            sent.enter(epochs[segment]);
-            match entry {
-                Entry::Run => sent.cut(),
-                Entry::Withdrawn { row } => {
-                    sent.open.remove(row);
+/// What segments come to so far.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    #[serde(skip)]
+    scan: Scan,
+    sums: Sums,
+    #[serde(skip)]
+    sent: Sent,
+    #[serde(skip)]
+    unclear: RowSet,
+    #[serde(skip)]
+    lost: BTreeMap<u32, RowSet>,
+    /// The chunks of `lost`, and how many levels of reopenings there are.
+    lost_chunks: Vec<u32>,
+    reopen_levels: usize,
+}
+
+/// The numbers of a scan that is not finished.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Sums {
+    tally: Tally,
+    usage: Usage,
+    usage_unknown: u64,
+    cost: Money,
+    cost_unknown: u64,
+    superseded: u64,
+    superseded_cost: Money,
+    intents: u64,
+    possibly_paid: u64,
+    resent: u64,
+    epoch: u64,
+}
+
+impl Progress {
+    /// Every set of rows, in the order [`Progress::set_rows`] takes them.
+    pub(crate) fn rows(&self) -> Vec<&RowSet> {
+        let (scan, sent) = (&self.scan, &self.sent);
+        let mut sets = vec![
+            &scan.finished,
+            &scan.answered,
+            &scan.duplicated,
+            &scan.direct,
+            &sent.open,
+            &sent.cut,
+            &sent.again,
+            &self.unclear,
+        ];
+        sets.extend(self.lost.values());
+        sets.extend(&scan.reopens.0);
+        sets
+    }
+
+    /// The rest of it.
+    pub(crate) fn without_rows(&self) -> Self {
+        let (scan, sent) = (&self.scan, &self.sent);
+        Self {
+            sums: Sums {
+                tally: scan.tally,
+                usage: scan.usage,
+                usage_unknown: scan.usage_unknown,
+                cost: scan.cost,
+                cost_unknown: scan.cost_unknown,
+                superseded: scan.superseded,
+                superseded_cost: scan.superseded_cost,
+                intents: scan.intents,
+                possibly_paid: scan.possibly_paid,
+                resent: sent.resent,
+                epoch: sent.epoch,
+            },
+            lost_chunks: self.lost.keys().copied().collect(),
+            reopen_levels: scan.reopens.0.len(),
+            ..Self::default()
+        }
+    }
+
+    /// Puts both together again; `None` where they do not fit.
+    pub(crate) fn set_rows(&mut self, sets: Vec<RowSet>) -> Option<()> {
+        let mut sets = sets.into_iter();
+        let sums = self.sums;
+        self.scan = Scan {
+            finished: sets.next()?,
+            answered: sets.next()?,
+            duplicated: sets.next()?,
+            direct: sets.next()?,
+            tally: sums.tally,
+            usage: sums.usage,
+            usage_unknown: sums.usage_unknown,
+            cost: sums.cost,
+            cost_unknown: sums.cost_unknown,
+            superseded: sums.superseded,
+            superseded_cost: sums.superseded_cost,
+            intents: sums.intents,
+            possibly_paid: sums.possibly_paid,
+            ..Scan::default()
+        };
+        self.sent = Sent {
+            epoch: sums.epoch,
+            resent: sums.resent,
+            open: sets.next()?,
+            cut: sets.next()?,
+            again: sets.next()?,
+        };
+        self.unclear = sets.next()?;
+        for chunk in std::mem::take(&mut self.lost_chunks) {
+            self.lost.insert(chunk, sets.next()?);
+        }
+        for _ in 0..self.reopen_levels {
+            self.scan.reopens.0.push(sets.next()?);
+        }
+        sets.next().is_none().then_some(())
+    }
+
+    /// Takes one line into account; `true` where what was summed up so far is not so any more.
+    fn take(&mut self, epoch: u64, entry: &Entry<'_>) -> bool {
+        let scan = &mut self.scan;
+        self.sent.enter(epoch);
+        match entry {
+            Entry::Run => self.sent.cut(),
+            Entry::Withdrawn { row } => {
+                self.sent.open.remove(*row);
+            }
+            Entry::Intent { row } => {
+                scan.intents += 1;
+                self.sent.intent(*row);
+            }
+            Entry::Reopened { row } => {
+                scan.reopens.add(*row);
+                scan.answered.remove(*row);
+                return scan.finished.remove(*row);
+            }
+            Entry::Lost { row, chunk } => {
+                // A merge that is done again after a crash says so again.
+                if self.lost.entry(*chunk).or_default().insert(*row) {
+                    scan.possibly_paid += 1;
+                    self.unclear.insert(*row);
                 }
-                Entry::Intent { row } => {
-                    scan.intents += 1;
-                    sent.intent(row);
+            }
+            Entry::Outcome { row, summary } => {
+                let row = *row;
+                self.sent.outcome(row);
+                if summary.is_direct() {
+                    scan.direct.insert(row);
                 }
-                Entry::Reopened { row } => {
-                    scan.reopens.add(row);
-                    scan.finished.remove(row);
-                    scan.answered.remove(row);
+                scan.possibly_paid += summary.possibly_paid();
+                if summary.possibly_paid() > 0 {
+                    self.unclear.insert(row);
                 }
-                Entry::Lost { row, chunk } => {
-                    // A merge that is done again after a crash says so again.
-                    if lost.entry(chunk).or_default().insert(row) {
-                        scan.possibly_paid += 1;
-                        unclear.insert(row);
-                    }
-                }
-                Entry::Outcome { row, summary } => {
-                    sent.outcome(row);
-                    if summary.is_direct() {
-                        scan.direct.insert(row);
-                    }
-                    if summary.is_success() {
+                let success = summary.is_success();
+                if scan.finished.insert(row) {
+                    if success {
                         scan.answered.insert(row);
                     }
-                    if !scan.finished.insert(row) {
-                        scan.duplicated.insert(row);
+                    scan.add(summary);
+                } else {
+                    scan.duplicated.insert(row);
+                    // The first success takes the place of what came before.
+                    if success && scan.answered.insert(row) {
+                        return true;
                     }
-                    scan.possibly_paid += summary.possibly_paid();
-                    if summary.possibly_paid() > 0 {
-                        unclear.insert(row);
-                    }
-                    scan.add(&summary);
+                    scan.supersede(summary);
                 }
             }
         }
-        scan.torn = segments.torn();
+        false
+    }
+
+    fn finish(self, torn: u64) -> Scan {
+        let mut scan = self.scan;
+        scan.torn = torn;
         scan.reopened_rows = scan.reopens.0.first().map_or(0, RowSet::len);
-        if !scan.duplicated.is_empty() || scan.reopened_rows > 0 {
-            scan.separate(ledger)?;
-        }
-        let mut open = sent.open;
-        open.extend(sent.cut.iter());
+        let mut open = self.sent.open;
+        open.extend(self.sent.cut.iter());
         scan.in_flight_rows = open.len();
         scan.in_flight = open.iter().take(NAMED_ROWS).collect();
-        scan.unclear = unclear.iter().take(NAMED_ROWS).collect();
-        scan.interrupted_rows = sent.again.len();
-        scan.interrupted = sent.again.iter().take(NAMED_ROWS).collect();
-        scan.possibly_paid += sent.resent;
-        Ok(scan)
+        scan.unclear = self.unclear.iter().take(NAMED_ROWS).collect();
+        scan.interrupted_rows = self.sent.again.len();
+        scan.interrupted = self.sent.again.iter().take(NAMED_ROWS).collect();
+        scan.possibly_paid += self.sent.resent;
+        scan
+    }
+}
+
+impl Scan {
+    /// From the checkpoint on, where there is one.
+    pub(crate) fn run(ledger: &Ledger) -> Result<Self> {
+        Self::read(ledger, Segments::of(ledger)?, true)
+    }
+
+    /// From the segments alone.
+    pub(crate) fn run_all(ledger: &Ledger) -> Result<Self> {
+        Self::read(ledger, Segments::of(ledger)?, false)
+    }
+
+    /// Makes a checkpoint of the segments that are closed by now, where that is worth its while.
+    pub(crate) fn checkpoint(ledger: &Ledger) -> Result<()> {
+        let mut segments = Segments::of(ledger)?;
+        segments.closed_only();
+        let bytes: u64 = segments.sealed().iter().map(|segment| segment.bytes).sum();
+        if bytes.saturating_sub(ledger.checkpointed()) < checkpoint::WORTH_BYTES {
+            return Ok(());
+        }
+        Self::read(ledger, segments, true).map(drop)
+    }
+
+    fn read(ledger: &Ledger, mut segments: Segments, with_checkpoint: bool) -> Result<Self> {
+        let names = segments.names().to_vec();
+        let known = with_checkpoint
+            .then(|| checkpoint::load(ledger, &names, segments.sealed()))
+            .flatten();
+        let (start, mut progress) = known.unwrap_or_default();
+        segments.start_at(start);
+        let mut separate = false;
+        while let Some((segment, _, entry)) = segments.next()? {
+            separate |= progress.take(names[segment].epoch, &entry);
+        }
+        if separate {
+            progress.scan.separate(ledger, &names)?;
+        }
+        let bytes: u64 = segments.sealed().iter().map(|segment| segment.bytes).sum();
+        if with_checkpoint && ledger.is_writable() {
+            ledger.set_checkpointed(bytes);
+            let new: u64 = segments.sealed()[start.min(segments.sealed().len())..]
+                .iter()
+                .map(|segment| segment.bytes)
+                .sum();
+            // Nothing depends on it: where it cannot be written, the segments are read again.
+            if new >= checkpoint::WORTH_BYTES
+                && let Err(error) = checkpoint::store(ledger, &names, segments.sealed(), &progress)
+            {
+                tracing::warn!(%error, "the checkpoint is not kept");
+            }
+        }
+        Ok(progress.finish(segments.torn()))
     }
 
     /// How many rows' outcome is a success.
@@ -250,30 +421,37 @@ impl Scan {
         }
     }
 
-    /// Tells final outcomes from superseded ones, which takes a second reading: only after the first one is it
-    /// known which rows have a success.
-    fn separate(&mut self, ledger: &Ledger) -> Result<()> {
+    fn supersede(&mut self, summary: &Summary<'_>) {
+        self.superseded += 1;
+        self.superseded_cost = self.superseded_cost + summary.cost.unwrap_or(Money::ZERO);
+    }
+
+    /// Tells final outcomes from superseded ones, which takes a reading of its own where one took the place of another:
+    /// only afterwards is it known which rows have a success, and since when.
+    fn separate(&mut self, ledger: &Ledger, names: &[SegmentName]) -> Result<()> {
         self.tally = Tally::default();
         (self.usage, self.usage_unknown) = (Usage::default(), 0);
         (self.cost, self.cost_unknown) = (Money::ZERO, 0);
+        (self.superseded, self.superseded_cost) = (0, Money::ZERO);
         let mut finals = Finals::new(self);
         let mut segments = Segments::of(ledger)?;
-        while let Some((_, _, entry)) = segments.next()? {
-            if let Entry::Reopened { row } = entry {
-                finals.reopened(row);
+        while let Some((segment, _, entry)) = segments.next()? {
+            if segment >= names.len() {
+                break;
             }
-            if let Entry::Outcome { row, summary } = entry {
-                // Lines appended since the first reading belong to the next scan.
-                if !self.finished.contains(row) && !self.reopens.is_ahead(row) {
-                    continue;
+            match entry {
+                Entry::Reopened { row } => finals.reopened(row),
+                Entry::Outcome { row, summary } => {
+                    if finals.is_final(row, summary.is_success()) {
+                        // Lines appended since the first reading belong to the next scan.
+                        if self.finished.contains(row) {
+                            self.add(&summary);
+                        }
+                    } else {
+                        self.supersede(&summary);
+                    }
                 }
-                if finals.is_final(row, summary.is_success()) {
-                    self.add(&summary);
-                } else {
-                    self.superseded += 1;
-                    self.superseded_cost =
-                        self.superseded_cost + summary.cost.unwrap_or(Money::ZERO);
-                }
+                _ => {}
             }
         }
         Ok(())
@@ -281,7 +459,7 @@ impl Scan {
 }
 
 /// Rows between intent and outcome.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Sent {
     epoch: u64,
     /// Intents of this run without an outcome.

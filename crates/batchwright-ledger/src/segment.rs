@@ -355,6 +355,27 @@ impl Segments {
         }
     }
 
+    /// Goes past the first `count` segments.
+    pub(crate) fn start_at(&mut self, count: usize) {
+        self.next = count;
+    }
+
+    /// Ends before the first segment that somebody may still append to.
+    pub(crate) fn closed_only(&mut self) {
+        let is_closed = |name: &SegmentName| {
+            let key = |it: &SealedSegment| (it.epoch, it.number);
+            self.sealed
+                .binary_search_by_key(&(name.epoch, name.number), key)
+                .is_ok()
+        };
+        let open = self.names.iter().position(|name| !is_closed(name));
+        self.names.truncate(open.unwrap_or(self.names.len()));
+    }
+
+    pub(crate) fn sealed(&self) -> &[SealedSegment] {
+        &self.sealed
+    }
+
     pub(crate) fn names(&self) -> &[SegmentName] {
         &self.names
     }

@@ -5,6 +5,7 @@ use crate::{
     journal::Download,
     ledger::Ledger,
     raw,
+    scan::Scan,
     segment::SegmentName,
 };
 use batchwright_core::{Error, Result};
@@ -143,7 +144,7 @@ impl VerifyReport {
     }
 
     fn check_rows(&mut self, ledger: &Ledger, input_rows: Option<u64>) {
-        let scan = match ledger.scan() {
+        let scan = match Scan::run_all(ledger) {
             Ok(scan) => scan,
             Err(error) => return self.find("segments", error.message()),
         };

@@ -9,6 +9,7 @@ mod results;
 mod retry;
 mod spec;
 
+pub use batch::SeenBatch;
 pub use policy::Remainder;
 pub use progress::{BatchLine, JobProgress, Progress};
 pub use results::{ResultsOptions, WrittenResults};
@@ -26,6 +27,7 @@ use batchwright_realtime::PoolOptions;
 use batchwright_router::RouterOptions;
 use serde::{Deserialize, Serialize};
 use std::{
+    convert::Infallible,
     fmt,
     hash::{BuildHasher, RandomState},
     path::Path,
@@ -35,6 +37,8 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+/// How often outcomes are summed up for the next opening.
+const CHECKPOINTS: Duration = Duration::from_secs(30);
 const SPEC: &str = "spec";
 const ROWS: &str = "rows";
 const TAG: &str = "tag";
@@ -172,6 +176,9 @@ pub struct RunOptions {
     /// the same; what such a batch answers later is paid besides, and counted. Default 10 minutes, the time OpenAI
     /// and Groq document for a cancel.
     pub deadline_grace: Duration,
+    /// Whether the batch lane ends as soon as every batch is made, and a later run collects what they answer. A
+    /// deadline or another round is then for that run. Default false.
+    pub leave: bool,
     /// Whom direct calls go to that a deadline or [`Remainder::Realtime`] makes of rows of the batch lane.
     pub direct: Option<Direct>,
     /// Whether a key, project or address other than the job's earlier one is known to reach the same
@@ -197,6 +204,7 @@ impl Default for RunOptions {
             rebuy_missing: None,
             deadline: None,
             deadline_grace: Duration::from_secs(600),
+            leave: false,
             direct: None,
             same_account: false,
             prices: Arc::new(PriceTable::builtin()),
@@ -503,7 +511,11 @@ impl Job {
             }
             results.map(Some)
         };
-        let (ended, results) = tokio::join!(lane, writer);
+        let working = async { tokio::join!(lane, writer) };
+        let (ended, results) = tokio::select! {
+            ended = working => ended,
+            never = keep_checkpoints(&self.ledger) => match never {},
+        };
         log.finish().await?;
         let (ended, results) = (ended?, results?);
         let ledger = self.ledger.clone();
@@ -742,6 +754,19 @@ pub(crate) fn request_builder(spec: &JobSpec) -> Result<RequestBuilder> {
         builder = builder.with_id_column(column.clone());
     }
     Ok(builder)
+}
+
+/// Keeps what there is summed up, so that a job that is killed goes on in seconds.
+async fn keep_checkpoints(ledger: &Ledger) -> Infallible {
+    let mut ticks = tokio::time::interval(CHECKPOINTS);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let ledger = ledger.clone();
+        // Nothing depends on it: without one the segments are read.
+        let _ = blocking(move || ledger.checkpoint()).await;
+    }
 }
 
 /// Runs blocking work where it may block, and waits for it.

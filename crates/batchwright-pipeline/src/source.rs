@@ -204,6 +204,45 @@ impl Source {
         }
     }
 
+    /// The next row whose number is not `skipped`. Where lines are rows, those skipped are not looked into.
+    pub(crate) fn next_unless(
+        &mut self,
+        skipped: impl Fn(u64) -> bool,
+    ) -> Option<Result<Row, RowError>> {
+        loop {
+            let number = self.next_number;
+            if !self.ended
+                && skipped(number)
+                && let Rows::Jsonl(rows) = &mut self.rows
+            {
+                match rows.pass() {
+                    Ok(true) => self.next_number += 1,
+                    Ok(false) => self.ended = true,
+                    // Reading goes on where it can, and tells what it cannot.
+                    Err(fault) => {
+                        self.next_number += 1;
+                        self.ended = fault.ends_source;
+                        if fault.ends_source {
+                            let error = fault.into_error(&self.name);
+                            return Some(Err(RowError {
+                                number,
+                                line: 0,
+                                ends_source: true,
+                                error,
+                            }));
+                        }
+                    }
+                }
+                continue;
+            }
+            match self.next()? {
+                Ok(row) if skipped(row.number()) => {}
+                Err(error) if skipped(error.number()) && !error.ends_source() => {}
+                row => return Some(row),
+            }
+        }
+    }
+
     /// What errors call the input.
     pub fn name(&self) -> &str {
         &self.name

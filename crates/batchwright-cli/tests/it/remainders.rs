@@ -455,3 +455,50 @@ fn f_010_batches_are_split_by_tokens_and_by_cost() {
     assert!(case.creates() > 5, "{}", case.creates());
     case.assert_all_answered(&[]);
 }
+
+#[test]
+fn a_job_is_left_at_the_provider_watched_and_collected_later() {
+    let case = Case::new(60, standing(), &json!([]));
+    case.place
+        .run(&[
+            "run",
+            "in.csv",
+            "-m",
+            "openai:gpt-4o-mini",
+            "-p",
+            PROMPT,
+            "--no-wait",
+        ])
+        .assert_code(2);
+    let ended = case.run(&["--no-wait"]).assert_code(0);
+    assert_eq!(ended.summary()["finished"], 0);
+    assert_eq!(case.creates(), 3);
+    let status = case.place.status("j");
+    assert_eq!(status["state"], "unfinished");
+    for chunk in status["chunks"].as_array().unwrap() {
+        assert_eq!(chunk["round"], 1);
+        // What the provider said last: it still looks at the input, which takes an hour at most.
+        assert_eq!(chunk["state"], "validating", "{status}");
+        assert_eq!(chunk["counts"]["completed"], 0, "{status}");
+        assert_eq!(chunk["usually_seconds"], 3600, "{status}");
+        assert!(chunk["age_seconds"].as_i64().unwrap() < 60);
+    }
+    let mut watching = case
+        .place
+        .start(&["watch", "j", "--json", "--interval", "50ms"]);
+    // The machine was off for a day, and the batches are done.
+    case.provider.advance(Duration::from_secs(20 * 3600));
+    assert!(watching.is_running());
+    let resume = ["resume", "j", "--poll", "50ms", "--json"];
+    case.place.run(&resume).assert_code(0);
+    let watched = watching.wait().assert_code(0);
+    let last: Value = serde_json::from_str(watched.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(last["state"], "done");
+    assert_eq!(last["finished"], 60);
+    case.assert_all_answered(&[]);
+    let text = case.place.run(&["status", "j"]).assert_code(0).stdout;
+    assert!(
+        text.contains("60 of 60 done") && text.contains("merged"),
+        "{text}"
+    );
+}

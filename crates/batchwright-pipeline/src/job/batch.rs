@@ -10,15 +10,17 @@ use super::{
     Job, JobProgress, LaneEnd, Running, blocking,
     policy::{Judge, Policy},
 };
-use batchwright_core::{BatchProvider, Error, ErrorKind, Result};
+use batchwright_core::{BatchCounts, BatchProvider, BatchStatus, Error, ErrorKind, Result};
 use batchwright_ledger::{ChunkPhase, Ledger};
 use batchwright_router::{BatchRouter, Control, RouterEvent};
 use desk::Desk;
 use merging::Left;
 use sealing::Sealing;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 use store::LedgerStore;
 use tokio::sync::{Semaphore, mpsc};
@@ -30,6 +32,8 @@ const OTHER_ACCOUNT: &str = "key, project or address are others now";
 /// Sealed chunks that wait for the router.
 const CHUNK_BOUND: usize = 4;
 const EVENT_BOUND: usize = 64;
+/// How often it is looked whether nothing is left but to wait.
+const LOOKS: Duration = Duration::from_millis(200);
 /// Merges at the same time: each keeps the ids of a chunk and may meet a long line. One keeps up with the one thread
 /// that builds chunks, and so a job of many chunks holds no more than one of two.
 const MERGES: usize = 1;
@@ -120,12 +124,28 @@ pub(super) async fn run(job: &Job, buying: Buying, running: Running) -> Result<L
         desk.close();
         end
     };
+    let leaving = stop.clone();
+    let mut looks = tokio::time::interval(LOOKS);
     let watcher = async {
-        while let Some(event) = events.recv().await {
-            if let RouterEvent::Ended { chunk } = event {
-                desk.ended(chunk);
-            } else {
-                watch(&progress, event);
+        let mut seen = Seen::default();
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(RouterEvent::Ended { chunk }) => desk.ended(chunk),
+                    Some(event) => {
+                        if let RouterEvent::Status { chunk, .. } = &event {
+                            desk.made(*chunk);
+                        }
+                        seen.note(job.ledger(), &event).await?;
+                        watch(&progress, event);
+                    }
+                    None => return Ok::<_, Error>(()),
+                },
+                _ = looks.tick(), if options.leave => {
+                    if desk.only_waits() {
+                        leaving.cancel();
+                    }
+                }
             }
         }
     };
@@ -136,9 +156,10 @@ pub(super) async fn run(job: &Job, buying: Buying, running: Running) -> Result<L
         }
         sealed
     };
-    let (end, sealed, ()) = tokio::join!(driver, sealer, watcher);
+    let (end, sealed, watched) = tokio::join!(driver, sealer, watcher);
     let end = end?;
     sealed?;
+    watched?;
     let stopped = end.stopped.map(|error| match error.kind() {
         ErrorKind::NotFound if other_account => error.context(OTHER_ACCOUNT),
         _ => error,
@@ -147,6 +168,64 @@ pub(super) async fn run(job: &Job, buying: Buying, running: Running) -> Result<L
         stopped,
         held: end.held,
     })
+}
+
+/// A batch as the job last saw it, kept for whoever looks at the job from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SeenBatch {
+    /// Its state.
+    pub status: BatchStatus,
+    /// Counts, where the provider gives any.
+    pub counts: Option<BatchCounts>,
+}
+
+impl SeenBatch {
+    const KEY: &str = "seen.";
+
+    /// Every batch that was seen, by its chunk.
+    ///
+    /// # Errors
+    /// `Storage` where the record cannot be read.
+    pub fn all(ledger: &Ledger) -> Result<BTreeMap<u32, Self>> {
+        let seen = ledger
+            .metas(Self::KEY)?
+            .into_iter()
+            .filter_map(|(key, json)| {
+                let chunk = key.strip_prefix(Self::KEY)?.parse().ok()?;
+                Some((chunk, serde_json::from_str(&json).ok()?))
+            });
+        Ok(seen.collect())
+    }
+}
+
+/// What was written down of batches seen.
+#[derive(Default)]
+struct Seen(BTreeMap<u32, SeenBatch>);
+
+impl Seen {
+    async fn note(&mut self, ledger: &Ledger, event: &RouterEvent) -> Result<()> {
+        let RouterEvent::Status {
+            chunk,
+            status,
+            counts,
+            ..
+        } = event
+        else {
+            return Ok(());
+        };
+        let seen = SeenBatch {
+            status: status.clone(),
+            counts: *counts,
+        };
+        if self.0.get(chunk) == Some(&seen) {
+            return Ok(());
+        }
+        let json = serde_json::to_string(&seen).expect("it is plain data");
+        self.0.insert(*chunk, seen);
+        let (ledger, key) = (ledger.clone(), format!("{}{chunk:010}", SeenBatch::KEY));
+        blocking(move || ledger.set_meta(&key, &json)).await
+    }
 }
 
 /// [`check_account`] for every provider.
@@ -200,7 +279,7 @@ fn check_account(job: &Job, provider: &dyn BatchProvider, same_account: bool) ->
 }
 
 fn watch(progress: &JobProgress, event: RouterEvent) {
-    match event {
+    match &event {
         RouterEvent::Status {
             chunk,
             handle,
@@ -209,14 +288,17 @@ fn watch(progress: &JobProgress, event: RouterEvent) {
             ..
         } => {
             progress.update(|state| state.waiting = None);
-            progress.batch(chunk, handle.id, status, counts);
+            progress.batch(*chunk, handle.id.clone(), status.clone(), *counts);
         }
         RouterEvent::Waiting { error, .. } => {
             progress.update(|state| state.waiting = Some(error.to_string()));
         }
+        RouterEvent::Queued { .. } | RouterEvent::Slow { .. } | RouterEvent::Expiring { .. } => {
+            progress.update(|state| state.waiting = Some(event.to_string()));
+        }
         RouterEvent::Merged { chunk, .. } => {
             progress.update(|state| {
-                state.batches.remove(&chunk);
+                state.batches.remove(chunk);
             });
         }
         _ => {}

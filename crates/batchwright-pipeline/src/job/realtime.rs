@@ -38,10 +38,9 @@ pub(super) async fn run(
     let spec = job.spec().clone();
     let reader = blocking(move || {
         let builder = request_builder(&spec)?;
-        for row in open_source(&spec)? {
-            let Some(row) = unfinished(row, &skip)? else {
-                continue;
-            };
+        let mut source = open_source(&spec)?;
+        while let Some(row) = source.next_unless(|row| skip.contains(row)) {
+            let row = row?;
             let item = builder
                 .build(&row)
                 .and_then(|request| asked_of(request, model.as_deref()))

@@ -34,6 +34,38 @@ impl JsonlRows {
         }
     }
 
+    /// Goes past one row without reading what it says; `false` at the end.
+    pub(super) fn pass(&mut self) -> Result<bool, Fault> {
+        loop {
+            let mut blank = true;
+            let mut length = 0;
+            loop {
+                let chunk = self
+                    .input
+                    .fill_buf()
+                    .map_err(|error| Fault::io(self.line, error))?;
+                if chunk.is_empty() {
+                    return Ok(!blank || length > self.max_row_bytes);
+                }
+                let end = memchr(b'\n', chunk);
+                let part = &chunk[..end.unwrap_or(chunk.len())];
+                blank = blank && part.trim_ascii().is_empty();
+                length += part.len();
+                let used = part.len() + usize::from(end.is_some());
+                self.input.consume(used);
+                self.offset += used as u64;
+                if end.is_some() {
+                    self.line += 1;
+                    break;
+                }
+            }
+            // A line that is too long is a row too, whatever it holds.
+            if !blank || length > self.max_row_bytes {
+                return Ok(true);
+            }
+        }
+    }
+
     /// The next line without its end. One that is too long is passed over and told.
     fn read_line(&mut self) -> Result<Option<Piece>, Fault> {
         let (line, offset) = (self.line, self.offset);

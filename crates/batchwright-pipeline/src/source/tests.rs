@@ -456,3 +456,25 @@ proptest! {
         prop_assert_eq!(found, wanted);
     }
 }
+
+#[test]
+fn rows_that_are_skipped_count_as_rows_that_are_read() {
+    let text = "{\"a\":1}\n\n  \r\n{\"a\":2}\nno json\n{\"a\":3}\r\n{\"a\":\"012345678901234567890123456789\"}\n{\"a\":4}";
+    let options = SourceOptions::default()
+        .with_format(SourceFormat::Jsonl)
+        .with_max_row_bytes(20);
+    let open = || Source::from_reader(std::io::Cursor::new(text), "in", &options).unwrap();
+    let all: Vec<u64> = open()
+        .map(|row| row.map_or_else(|error| error.number(), |row| row.number()))
+        .collect();
+    assert_eq!(all, [0, 1, 2, 3, 4, 5]);
+    for only in 0..6 {
+        let mut source = open();
+        let row = source.next_unless(|row| row != only).unwrap();
+        match row {
+            Ok(row) => assert_eq!(row.number(), only),
+            Err(error) => assert_eq!(error.number(), only),
+        }
+        assert!(source.next_unless(|row| row != only).is_none());
+    }
+}

@@ -16,6 +16,10 @@ pub(super) struct Desk {
 struct State {
     open: BTreeSet<u32>,
     ended: VecDeque<u32>,
+    /// Open chunks whose batch is made, or that wait for a person.
+    made: BTreeSet<u32>,
+    /// Whether every row is in a chunk.
+    sealed: bool,
     closed: bool,
 }
 
@@ -32,11 +36,28 @@ impl Desk {
     /// The router is done with a chunk.
     pub(super) fn ended(&self, chunk: u32) {
         let mut state = self.lock();
+        state.made.remove(&chunk);
         if state.open.remove(&chunk) {
             state.ended.push_back(chunk);
         }
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// A chunk's batch is made.
+    pub(super) fn made(&self, chunk: u32) {
+        self.lock().made.insert(chunk);
+    }
+
+    /// Every row is in a chunk.
+    pub(super) fn sealed(&self) {
+        self.lock().sealed = true;
+    }
+
+    /// Whether nothing is left but to wait for batches.
+    pub(super) fn only_waits(&self) -> bool {
+        let state = self.lock();
+        state.sealed && state.ended.is_empty() && state.open.is_subset(&state.made)
     }
 
     /// The router takes no more.

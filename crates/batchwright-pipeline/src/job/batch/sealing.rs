@@ -10,7 +10,7 @@ use super::{
     desk::Desk,
     merging::Left,
 };
-use crate::preflight::{OPEN_BATCHES, longest_answer, unfinished};
+use crate::preflight::{OPEN_BATCHES, longest_answer};
 use batchwright_core::{
     BatchLimits, BatchProvider, Error, ErrorKind, Lane, Money, PriceTable, Request, Result,
     Timestamp, Usage, WireId, WirePrefix,
@@ -125,6 +125,7 @@ impl Sealing {
         if covered.len() < self.rows && !self.judge.is_late() {
             flow!(self.seal_input(&covered));
         }
+        self.desk.sealed();
         loop {
             let ended = self.desk.wait();
             if ended.is_empty() {
@@ -139,10 +140,9 @@ impl Sealing {
         let builder = request_builder(&self.spec)?;
         let mut open: BTreeMap<Group, Open> = BTreeMap::new();
         let mut line = Vec::new();
-        for row in open_source(&self.spec)? {
-            let Some(row) = unfinished(row, covered)? else {
-                continue;
-            };
+        let mut source = open_source(&self.spec)?;
+        while let Some(row) = source.next_unless(|row| covered.contains(row)) {
+            let row = row?;
             if self.judge.is_late() {
                 return GO_ON;
             }
