@@ -223,6 +223,16 @@ impl Shell {
             let ceiling = policy.cap.max(policy.ceiling);
             assert!(at <= self.now + ceiling + Duration::from_millis(1));
         }
+        if held == 0 && self.schedule.waiting() > 0 {
+            // Nobody's end will wake those that wait, and their deadline shall not be what does.
+            let mut lanes = self.schedule.lanes.iter();
+            let wakes = lanes.any(|lane| lane.wake_at().is_some());
+            assert!(
+                wakes || !self.schedule.waiting.is_empty(),
+                "it waits for ever"
+            );
+            assert!(!self.schedule.is_spent);
+        }
         let running: usize = self.scopes.iter().map(|scope| scope.running).sum();
         assert_eq!(running, self.running.len());
         if let Some(most) = self.options.spend.max_tokens {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod double;
+mod limits;
 mod money;
 mod pace;
 mod stop;
