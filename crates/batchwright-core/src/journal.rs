@@ -1,6 +1,8 @@
 //! What the submission protocol writes down, and where.
 
-use crate::{BatchHandle, BatchStatus, InputRef, ListMark, Result, SubmissionTag, Timestamp};
+use crate::{
+    BatchHandle, BatchStatus, InputRef, ListMark, Money, Result, SubmissionTag, Timestamp,
+};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +129,43 @@ pub enum JournalEvent {
         tag: SubmissionTag,
         /// Why, for people.
         reason: String,
+        /// The batches it is about, where it is about some.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        batches: Vec<String>,
+    },
+    /// A person decided what becomes of a held chunk.
+    Decided {
+        /// The attempt that was held.
+        tag: SubmissionTag,
+        /// What.
+        decision: Decision,
+    },
+    /// A batch that was taken for the chunk's by a person's word or by the number of its requests alone holds none
+    /// of its rows: what was known before it was taken holds again.
+    Disproved {
+        /// The batch.
+        handle: BatchHandle,
+    },
+    /// A batch besides the one that counts was found: its create committed after it was given up, or one create made
+    /// two. It is to be cancelled, and what it answered all the same is paid for twice.
+    Surplus {
+        /// The attempt it was created by.
+        tag: SubmissionTag,
+        /// The batch.
+        handle: BatchHandle,
+        /// Whether that is beyond doubt. Else its results must prove it, and it is not cancelled.
+        certain: bool,
+    },
+    /// A surplus batch has ended, and its results are counted.
+    SurplusEnded {
+        /// The batch.
+        handle: BatchHandle,
+        /// Its state.
+        status: BatchStatus,
+        /// Rows of the chunk it answered: those may be paid twice. 0 where it held none, and so is not ours.
+        rows: u64,
+        /// What they cost; `None` where that is not known.
+        cost: Option<Money>,
     },
     /// The batch was seen in another state than before.
     Status {
@@ -168,6 +207,25 @@ pub enum JournalEvent {
     },
 }
 
+/// What a person wants done with a held chunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "decision", rename_all = "snake_case")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "whoever folds the journal must handle every decision"
+)]
+pub enum Decision {
+    /// Look for the batch again, through a whole settle window.
+    Wait,
+    /// This batch is the chunk's; its results must prove it.
+    Adopt {
+        /// The batch.
+        handle: BatchHandle,
+    },
+    /// Buy the chunk again, although it may have been bought.
+    Resubmit,
+}
+
 fn first_round() -> u32 {
     1
 }
@@ -177,24 +235,58 @@ fn first_round() -> u32 {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Purchases {
-    /// Chunks and the ids of batches bought for them.
+    /// Chunks and the ids of batches bought for them, beyond doubt.
     pub batches: Vec<(u32, String)>,
+    /// Chunks and the ids of batches taken for theirs until their results tell.
+    pub taken: Vec<(u32, String)>,
     /// Chunks of which a create was meant and its fate is not known.
     pub unclear: Vec<u32>,
+    /// Batches that another process bought for this job, and a person knows of it.
+    pub acknowledged: Vec<String>,
 }
 
 impl Purchases {
     /// What these facts, each chunk's oldest first, tell.
     pub fn of<'e>(entries: impl IntoIterator<Item = &'e JournalEntry>) -> Self {
         let mut purchases = Self::default();
+        let mut held: Vec<(u32, Vec<String>)> = Vec::new();
         for JournalEntry { chunk, event, .. } in entries {
             match event {
                 // What is held may have been bought, also where another's batch was taken for it.
-                JournalEvent::CreateIntent { .. } | JournalEvent::Held { .. } => {
+                JournalEvent::Held { batches, .. } => {
+                    held.push((*chunk, batches.clone()));
                     purchases.is_unclear(*chunk);
                 }
-                JournalEvent::Created { handle, .. } | JournalEvent::Adopted { handle, .. } => {
+                JournalEvent::CreateIntent { .. } => purchases.is_unclear(*chunk),
+                JournalEvent::Created { handle, .. } => purchases.bought(*chunk, &handle.id),
+                JournalEvent::Adopted { handle, .. } if !handle.input.0.is_empty() => {
                     purchases.bought(*chunk, &handle.id);
+                }
+                JournalEvent::Adopted { handle, .. } => purchases.takes(*chunk, &handle.id),
+                JournalEvent::Surplus {
+                    handle,
+                    certain: true,
+                    ..
+                } => purchases.batches.push((*chunk, handle.id.clone())),
+                JournalEvent::Disproved { handle } => {
+                    purchases.taken.retain(|(_, id)| *id != handle.id);
+                    purchases.is_unclear(*chunk);
+                }
+                JournalEvent::Decided { decision, .. } => {
+                    let named = held.iter().rev().find(|(other, _)| other == chunk);
+                    let named = named.map(|(_, batches)| batches.clone());
+                    match decision {
+                        Decision::Adopt { handle } => purchases.takes(*chunk, &handle.id),
+                        Decision::Wait | Decision::Resubmit => {
+                            purchases.acknowledged.extend(named.unwrap_or_default());
+                        }
+                    }
+                }
+                JournalEvent::Merged { .. } => {
+                    let taken = purchases.taken.iter();
+                    let ours = taken.filter(|(other, _)| other == chunk).cloned();
+                    purchases.batches.extend(ours.collect::<Vec<_>>());
+                    purchases.taken.retain(|(other, _)| other != chunk);
                 }
                 JournalEvent::CreateRefused { .. } | JournalEvent::Fenced { .. } => {
                     purchases.unclear.retain(|other| other != chunk);
@@ -203,6 +295,13 @@ impl Purchases {
             }
         }
         purchases
+    }
+
+    /// Batch `id` is taken for the one of `chunk` until its results tell.
+    pub fn takes(&mut self, chunk: u32, id: &str) {
+        self.unclear.retain(|other| *other != chunk);
+        self.taken.retain(|(other, _)| *other != chunk);
+        self.taken.push((chunk, id.to_owned()));
     }
 
     /// Batch `id` was bought for `chunk`.
@@ -269,6 +368,7 @@ mod tests {
         let held = JournalEvent::Held {
             tag: tag.clone(),
             reason: String::new(),
+            batches: vec!["theirs".to_owned()],
         };
         let refused = JournalEvent::CreateRefused {
             tag: tag.clone(),
@@ -292,5 +392,29 @@ mod tests {
         let bought = of(&[&intent, &created]);
         assert!(bought.unclear.is_empty());
         assert_eq!(bought.batches, [(1, "b1".to_owned())]);
+
+        // What only its size or a person's word speaks for is the chunk's when its rows have ended by it.
+        let handle = BatchHandle::new("p", "b2", InputRef::default());
+        let adopted = JournalEvent::Adopted {
+            tag: tag.clone(),
+            handle: handle.clone(),
+        };
+        let taken = of(&[&intent, &adopted]);
+        assert_eq!(taken.taken, [(1, "b2".to_owned())]);
+        assert!(taken.unclear.is_empty() && taken.batches.is_empty());
+        let merged = of(&[&intent, &adopted, &JournalEvent::Merged { rows: 1 }]);
+        assert_eq!(merged.batches, [(1, "b2".to_owned())]);
+        let disproved = of(&[&intent, &adopted, &JournalEvent::Disproved { handle }]);
+        assert_eq!((disproved.unclear, disproved.taken), (vec![1], Vec::new()));
+
+        let wait = JournalEvent::Decided {
+            tag,
+            decision: Decision::Wait,
+        };
+        let decided = of(&[&intent, &held, &wait]);
+        assert_eq!(
+            (decided.unclear, decided.acknowledged),
+            (vec![1], vec!["theirs".to_owned()])
+        );
     }
 }

@@ -26,7 +26,7 @@ pub use batch::{
 };
 pub use capability::{BatchInput, BatchLimits, Capability, IdRule, ListMatch};
 pub use error::{Error, ErrorKind, RateLimit, Result, RetryClass};
-pub use journal::{JournalEntry, JournalEvent, Purchases, SubmissionLog};
+pub use journal::{Decision, JournalEntry, JournalEvent, Purchases, SubmissionLog};
 pub use list_walk::{ListPage, ListWalk};
 pub use model::ModelSpec;
 pub use outcome::{Ending, Lane, Outcome, Provenance};

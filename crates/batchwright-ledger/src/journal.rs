@@ -418,17 +418,23 @@ impl Journal {
         let read = || -> rusqlite::Result<Vec<(u32, String)>> {
             self.connection
                 .prepare_cached(
-                    "SELECT chunk, body FROM journal WHERE kind IN ('created', 'adopted') ORDER BY seq",
+                    "SELECT chunk, body FROM journal WHERE kind IN ('created', 'adopted', 'surplus') ORDER BY seq",
                 )?
                 .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect()
         };
         let mut bought = Vec::new();
         for (chunk, body) in read().map_err(|error| failed("read", error))? {
-            if let JournalEvent::Created { handle, .. } | JournalEvent::Adopted { handle, .. } =
-                parse_event(chunk, &body)?
-            {
-                bought.push((chunk, handle));
+            match parse_event(chunk, &body)? {
+                JournalEvent::Created { handle, .. } => bought.push((chunk, handle, true)),
+                JournalEvent::Surplus {
+                    handle, certain, ..
+                } => bought.push((chunk, handle, certain)),
+                JournalEvent::Adopted { handle, .. } => {
+                    let certain = !handle.input.0.is_empty();
+                    bought.push((chunk, handle, certain));
+                }
+                _ => {}
             }
         }
         Ok(state::purchases(bought, &self.chunks()?))

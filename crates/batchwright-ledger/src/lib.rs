@@ -31,5 +31,5 @@ pub use record::{OutcomeRecord, RecordError, RecordProvenance};
 pub use rows::RowSet;
 pub use scan::{Scan, Tally};
 pub use set_aside::SetAside;
-pub use state::{ChunkPhase, ChunkState};
+pub use state::{ChunkPhase, ChunkState, SurplusBatch, SurplusEnd};
 pub use verify::{Finding, VerifyReport};

@@ -1,9 +1,11 @@
 //! What the journal says about a chunk: a fold over its entries.
 
 use batchwright_core::{
-    BatchHandle, BatchStatus, JournalEntry, JournalEvent, Purchases, Timestamp,
+    BatchHandle, BatchStatus, Decision, JournalEntry, JournalEvent, Money, Purchases,
+    SubmissionTag, Timestamp,
 };
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Where one chunk is, as its journal tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,9 +39,75 @@ pub struct ChunkState {
     pub handle: Option<BatchHandle>,
     /// Why a person must decide, while one must.
     pub held: Option<String>,
+    /// The batches the newest question to a person was about.
+    #[serde(default)]
+    pub asked_about: Vec<String>,
+    /// The tag of the newest attempt at the provider, once one was made.
+    #[serde(default)]
+    pub tag: Option<SubmissionTag>,
+    /// Whether the batch was taken for this chunk's by the number of its requests or by a person's word, and its
+    /// results have not proved it yet.
+    #[serde(default)]
+    pub unproven: bool,
+    /// Batches besides the one that counts.
+    #[serde(default)]
+    pub surplus: Vec<SurplusBatch>,
+    /// When the newest attempt that had no effect was given up: for a day after that its batch may still show.
+    #[serde(default)]
+    pub fenced_at: Option<Timestamp>,
+    /// How often a person had the chunk bought again although it may have been bought.
+    #[serde(default)]
+    pub risks: u32,
+    /// Batches that another process bought for the job, and a person knows of it.
+    #[serde(default)]
+    pub acknowledged: Vec<String>,
     /// When the last fact was written, by the local clock; for people.
     pub last_at: Timestamp,
 }
+
+/// A batch besides the one that counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SurplusBatch {
+    /// The batch.
+    pub handle: BatchHandle,
+    /// Whether it is the chunk's beyond doubt.
+    pub certain: bool,
+    /// What it came to, once it has ended.
+    pub ended: Option<SurplusEnd>,
+}
+
+/// What a surplus batch came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SurplusEnd {
+    /// How it ended.
+    pub status: BatchStatus,
+    /// Rows it answered, which may be paid twice.
+    pub rows: u64,
+    /// What they cost, where that is known.
+    pub cost: Option<Money>,
+}
+
+impl ChunkState {
+    /// Until when a batch of an attempt that was given up may still show; `None` where none was.
+    pub fn ghosts_until(&self) -> Option<Timestamp> {
+        self.fenced_at.map(|at| at.plus(GHOST_WATCH))
+    }
+
+    /// Whether a surplus batch is known of that has not ended yet.
+    pub fn has_open_surplus(&self) -> bool {
+        self.surplus.iter().any(|batch| batch.ended.is_none())
+    }
+
+    fn surplus_mut(&mut self, id: &str) -> Option<&mut SurplusBatch> {
+        self.surplus.iter_mut().find(|batch| batch.handle.id == id)
+    }
+}
+
+/// How long after an attempt was given up its batch may still show, by the local clock, which here decides nothing
+/// but for how long it is looked for.
+const GHOST_WATCH: Duration = Duration::from_secs(24 * 3600);
 
 fn first_round() -> u32 {
     1
@@ -130,10 +198,59 @@ pub(crate) fn fold(state: Option<ChunkState>, attempt: u32, entry: &JournalEntry
         phase: ChunkPhase::Sealed,
         handle: None,
         held: None,
+        asked_about: Vec::new(),
+        tag: None,
+        unproven: false,
+        surplus: Vec::new(),
+        fenced_at: None,
+        risks: 0,
+        acknowledged: Vec::new(),
         last_at: entry.at,
     });
     state.attempt = state.attempt.max(attempt);
     state.last_at = entry.at;
+    // What is found out or done about a surplus batch settles no question.
+    match &entry.event {
+        JournalEvent::Surplus {
+            handle, certain, ..
+        } => {
+            match state.surplus_mut(&handle.id) {
+                Some(known) => known.certain |= certain,
+                None => state.surplus.push(SurplusBatch {
+                    handle: handle.clone(),
+                    certain: *certain,
+                    ended: None,
+                }),
+            }
+            return state;
+        }
+        JournalEvent::SurplusEnded {
+            handle,
+            status,
+            rows,
+            cost,
+        } => {
+            if let Some(batch) = state.surplus_mut(&handle.id) {
+                batch.ended = Some(SurplusEnd {
+                    status: status.clone(),
+                    rows: *rows,
+                    cost: *cost,
+                });
+            }
+            return state;
+        }
+        JournalEvent::CancelIntent { handle } | JournalEvent::Downloaded { handle, .. }
+            if state.surplus_mut(&handle.id).is_some() =>
+        {
+            return state;
+        }
+        _ => {}
+    }
+    if let JournalEvent::UploadIntent { tag } | JournalEvent::CreateIntent { tag, .. } =
+        &entry.event
+    {
+        state.tag = Some(tag.clone());
+    }
     state.held = None;
     let running = |state: &mut ChunkState, handle: &BatchHandle, status: Option<BatchStatus>| {
         state.handle = Some(handle.clone());
@@ -170,8 +287,33 @@ pub(crate) fn fold(state: Option<ChunkState>, attempt: u32, entry: &JournalEntry
         JournalEvent::Uploaded { .. } => state.phase = ChunkPhase::Uploaded,
         JournalEvent::CreateIntent { .. } => state.phase = ChunkPhase::Creating,
         JournalEvent::Created { handle, .. } | JournalEvent::Adopted { handle, .. } => {
+            let is_adopted = matches!(entry.event, JournalEvent::Adopted { .. });
+            state.unproven = is_adopted && handle.input.0.is_empty();
+            state.surplus.retain(|batch| batch.handle.id != handle.id);
             running(&mut state, handle, None);
         }
+        JournalEvent::Disproved { .. } => {
+            state.unproven = false;
+            state.handle = None;
+            state.phase = ChunkPhase::Unknown;
+        }
+        JournalEvent::Decided { decision, .. } => match decision {
+            Decision::Wait => {
+                let asked_about = state.asked_about.clone();
+                state.acknowledged.extend(asked_about);
+                state.phase = ChunkPhase::Unknown;
+            }
+            Decision::Adopt { handle } => {
+                state.unproven = true;
+                running(&mut state, handle, None);
+            }
+            Decision::Resubmit => {
+                let asked_about = state.asked_about.clone();
+                state.acknowledged.extend(asked_about);
+                state.risks += 1;
+                state.phase = ChunkPhase::Absent;
+            }
+        },
         JournalEvent::CreateRefused {
             message, retryable, ..
         } => {
@@ -184,10 +326,19 @@ pub(crate) fn fold(state: Option<ChunkState>, attempt: u32, entry: &JournalEntry
             state.phase = ChunkPhase::Unknown;
         }
         JournalEvent::Absent { .. } => state.phase = ChunkPhase::Absent,
-        JournalEvent::Fenced { .. } => state.phase = ChunkPhase::Fenced,
-        JournalEvent::Held { reason, .. } => {
+        JournalEvent::Fenced { .. } => {
+            state.phase = ChunkPhase::Fenced;
+            state.fenced_at = Some(entry.at);
+        }
+        JournalEvent::Held {
+            tag,
+            reason,
+            batches,
+        } => {
             state.phase = ChunkPhase::Held;
             state.held = Some(reason.clone());
+            state.asked_about.clone_from(batches);
+            state.tag = Some(tag.clone());
         }
         JournalEvent::Status { handle, status } => {
             running(&mut state, handle, Some(status.clone()));
@@ -203,19 +354,35 @@ pub(crate) fn fold(state: Option<ChunkState>, attempt: u32, entry: &JournalEntry
         }
         // How far it came stays as it was until its rows have ended.
         JournalEvent::Cancelled => {}
-        JournalEvent::Merged { rows } => state.phase = ChunkPhase::Merged { rows: *rows },
+        JournalEvent::Merged { rows } => {
+            state.phase = ChunkPhase::Merged { rows: *rows };
+            state.unproven = false;
+        }
+        // Taken in above.
+        JournalEvent::Surplus { .. } | JournalEvent::SurplusEnded { .. } => {}
     }
     state
 }
 
 /// What the journal tells of purchases: every batch of every chunk, those that failed included, and which chunk may
-/// have one more.
-pub(crate) fn purchases(bought: Vec<(u32, BatchHandle)>, chunks: &[ChunkState]) -> Purchases {
+/// have one more. Of each batch `bought` tells whether it is the chunk's beyond doubt; what of the others has proved
+/// its chunk's since, the states tell.
+pub(crate) fn purchases(bought: Vec<(u32, BatchHandle, bool)>, chunks: &[ChunkState]) -> Purchases {
     let mut purchases = Purchases::default();
-    for (chunk, handle) in bought {
-        purchases.bought(chunk, &handle.id);
+    for (chunk, handle, certain) in bought {
+        if certain {
+            purchases.bought(chunk, &handle.id);
+        }
     }
     for state in chunks {
+        purchases
+            .acknowledged
+            .extend(state.acknowledged.iter().cloned());
+        match &state.handle {
+            Some(handle) if state.unproven => purchases.takes(state.chunk, &handle.id),
+            Some(handle) => purchases.bought(state.chunk, &handle.id),
+            None => {}
+        }
         // What is held may have been bought, also where another's batch was taken for it.
         if matches!(
             state.phase,
@@ -240,13 +407,18 @@ pub(crate) fn attempt_of(event: &JournalEvent) -> Option<u32> {
         | JournalEvent::Adopted { tag, .. }
         | JournalEvent::Absent { tag }
         | JournalEvent::Fenced { tag }
-        | JournalEvent::Held { tag, .. } => Some(tag.attempt()),
+        | JournalEvent::Held { tag, .. }
+        | JournalEvent::Decided { tag, .. } => Some(tag.attempt()),
         JournalEvent::Seal { .. }
         | JournalEvent::Status { .. }
         | JournalEvent::CancelIntent { .. }
         | JournalEvent::Downloaded { .. }
         | JournalEvent::Collected { .. }
         | JournalEvent::Cancelled
+        | JournalEvent::Disproved { .. }
+        // A surplus batch may be an earlier attempt's.
+        | JournalEvent::Surplus { .. }
+        | JournalEvent::SurplusEnded { .. }
         | JournalEvent::Merged { .. } => None,
     }
 }
@@ -276,6 +448,10 @@ pub(crate) fn kind_of(event: &JournalEvent) -> &'static str {
         JournalEvent::Absent { .. } => "absent",
         JournalEvent::Fenced { .. } => "fenced",
         JournalEvent::Held { .. } => "held",
+        JournalEvent::Decided { .. } => "decided",
+        JournalEvent::Disproved { .. } => "disproved",
+        JournalEvent::Surplus { .. } => "surplus",
+        JournalEvent::SurplusEnded { .. } => "surplus_ended",
         JournalEvent::Status { .. } => "status",
         JournalEvent::CancelIntent { .. } => "cancel_intent",
         JournalEvent::Downloaded { .. } => "downloaded",

@@ -1,17 +1,21 @@
 //! The shell around [`Submission`]: does what the machine names, one task per chunk.
 
 use crate::{
+    RouterEvent,
     options::RouterOptions,
+    patience::Patience,
+    polls::Polls,
+    queue::{Seat, SharedQueue},
     store::{ChunkStore, Merge},
     submission::{Close, Effect, Event, Others, Submission, Terms},
 };
 use batchwright_core::{
-    BatchCounts, BatchHandle, BatchProvider, BatchSnapshot, BatchStatus, Error, ErrorKind,
-    JournalEntry, JournalEvent, Result, RetryClass, SubmissionTag, SubmitError, Timestamp,
+    BatchProvider, BatchSnapshot, BatchStatus, BatchSummary, Error, ErrorKind, JournalEntry,
+    JournalEvent, PriceTable, Result, RetryClass, SubmissionTag, SubmitError, Timestamp,
 };
 use futures::{Stream, StreamExt};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -23,6 +27,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+mod bill;
+mod linger;
+mod room;
+
+use linger::Ended;
+use room::{leads_to_create, no_room, noticed};
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +51,9 @@ pub struct ChunkJob {
     /// Whether it is part of an input that was refused, sent to find out which of its rows that was for: that it
     /// is refused too says nothing about other chunks. Default false.
     pub search: bool,
+    /// The model whose queue its batch waits in and about how many tokens go in, where the caller knows; else the
+    /// store's sealed lines tell.
+    pub load: Option<(String, u64)>,
 }
 
 impl ChunkJob {
@@ -50,7 +64,15 @@ impl ChunkJob {
             chunk,
             provider: provider.into(),
             search: false,
+            load: None,
         }
+    }
+
+    /// Sets the model whose queue its batch waits in, and about how many tokens go in.
+    #[must_use]
+    pub fn with_load(mut self, model: impl Into<String>, tokens: u64) -> Self {
+        self.load = Some((model.into(), tokens));
+        self
     }
 
     /// Sets whether it is part of an input that was refused.
@@ -69,49 +91,6 @@ pub struct Control {
     pub stop: CancellationToken,
     /// Cancels every batch at its provider and collects what had been answered.
     pub cancel: CancellationToken,
-}
-
-/// What a drive tells while it runs.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum RouterEvent {
-    /// A batch was found in this state.
-    Status {
-        /// The chunk it was bought for.
-        chunk: u32,
-        /// The batch.
-        handle: BatchHandle,
-        /// Its state.
-        status: BatchStatus,
-        /// Counts, where the provider gives any.
-        counts: Option<BatchCounts>,
-    },
-    /// A chunk waits because of an error that may pass.
-    Waiting {
-        /// Which chunk.
-        chunk: u32,
-        /// What went wrong.
-        error: Error,
-    },
-    /// Every row of a chunk has its outcome.
-    Merged {
-        /// Which chunk.
-        chunk: u32,
-        /// Its rows.
-        rows: u64,
-    },
-    /// A person must decide before anything more is sent for a chunk.
-    Held {
-        /// Which chunk.
-        chunk: u32,
-        /// Why.
-        reason: String,
-    },
-    /// Nothing more is done for a chunk in this drive, however it ended; it comes last of the chunk's.
-    Ended {
-        /// Which chunk.
-        chunk: u32,
-    },
 }
 
 /// How a drive ended.
@@ -137,6 +116,13 @@ enum ChunkEnd {
     Stopped(Error),
 }
 
+/// What all drives of a router share.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) queue: Arc<SharedQueue>,
+    pub(crate) polls: Arc<Polls>,
+}
+
 /// What every chunk's task shares.
 pub(crate) struct Driver {
     pub(crate) store: Arc<dyn ChunkStore>,
@@ -144,9 +130,16 @@ pub(crate) struct Driver {
     pub(crate) control: Control,
     pub(crate) events: mpsc::Sender<RouterEvent>,
     transfers: Semaphore,
-    /// Chunks whose batches take room in their provider's queue.
-    takes_room: Mutex<HashSet<u32>>,
+    shared: Shared,
+    prices: Arc<PriceTable>,
     verdict: Mutex<Verdict>,
+    /// How many requests each chunk holds, where that was asked.
+    sizes: Mutex<HashMap<u32, u64>>,
+    /// Tags of this job's other chunks that its journal knows.
+    tags: Mutex<HashSet<SubmissionTag>>,
+    /// Chunks that have ended and are still looked at.
+    lingering: Mutex<Vec<Ended>>,
+    all_ended: CancellationToken,
     /// Nothing more is bought; what was bought is polled and collected all the same.
     closed: CancellationToken,
     started: Instant,
@@ -196,6 +189,7 @@ impl Driver {
         options: RouterOptions,
         control: Control,
         events: mpsc::Sender<RouterEvent>,
+        shared: Shared,
     ) -> Self {
         let transfers = Semaphore::new(options.max_transfers.max(1));
         Self {
@@ -208,12 +202,23 @@ impl Driver {
             },
             events,
             transfers,
-            takes_room: Mutex::default(),
+            shared,
+            prices: Arc::default(),
             verdict: Mutex::default(),
+            sizes: Mutex::default(),
+            tags: Mutex::default(),
+            lingering: Mutex::default(),
+            all_ended: CancellationToken::new(),
             closed: CancellationToken::new(),
             started: Instant::now(),
             random: RandomState::new(),
         }
+    }
+
+    /// Uses these prices for what surplus batches cost.
+    pub(crate) fn with_prices(mut self, prices: Arc<PriceTable>) -> Self {
+        self.prices = prices;
+        self
     }
 
     /// Drives every chunk of the stream to its end. Dropping the future leaves every chunk where its
@@ -225,6 +230,9 @@ impl Driver {
         let driver = Arc::new(self);
         let mut chunks = std::pin::pin!(chunks.fuse());
         let mut open: JoinSet<Result<(u32, ChunkEnd)>> = JoinSet::new();
+        let mut lingering = JoinSet::new();
+        let watch = Arc::clone(&driver);
+        lingering.spawn(async move { watch.linger().await });
         let mut numbers = HashSet::new();
         let mut end = DriveEnd::default();
         let mut failed = None;
@@ -280,7 +288,6 @@ impl Driver {
                         open.spawn(async move {
                             let chunk = job.chunk;
                             let ended = driver.chunk(job, provider).await;
-                            lock(&driver.takes_room).remove(&chunk);
                             driver.tell(RouterEvent::Ended { chunk }).await;
                             let hopeless = match &ended {
                                 Err(_) => true,
@@ -304,6 +311,12 @@ impl Driver {
                 },
             }
         }
+        driver.all_ended.cancel();
+        while let Some(watched) = lingering.join_next().await {
+            if let Ok(Err(error)) = watched {
+                failed.get_or_insert(error);
+            }
+        }
         match failed {
             Some(error) => Err(error),
             None => Ok(end),
@@ -314,12 +327,47 @@ impl Driver {
         let chunk = job.chunk;
         let entries = self.store.entries(chunk).await?;
         let limits = provider.capability().batch.as_ref();
+        let wall = Timestamp::from(SystemTime::now());
         let mut machine = Submission::restore(
-            entries.into_iter().map(|entry| entry.event),
+            entries
+                .into_iter()
+                .map(|entry| (wall.since(entry.at), entry.event)),
             limits.map(Terms::of).unwrap_or_default(),
             self.options.clone(),
+            self.now(),
         );
+        let end = self.work(&job, &mut machine, &provider).await?;
+        if let ChunkEnd::Held(reason) = &end {
+            let reason = reason.clone();
+            self.tell(RouterEvent::Held { chunk, reason }).await;
+        }
+        if matches!(end, ChunkEnd::Merged | ChunkEnd::Held(_)) {
+            self.keep_in_view(Ended {
+                job,
+                provider,
+                machine,
+            });
+        }
+        Ok(end)
+    }
+
+    /// Does what the machine names until it names nothing more.
+    async fn work(
+        &self,
+        job: &ChunkJob,
+        machine: &mut Submission,
+        provider: &Arc<dyn BatchProvider>,
+    ) -> Result<ChunkEnd> {
+        let chunk = job.chunk;
+        let limits = provider.capability().batch.as_ref();
         let mut refused_alike = None;
+        let mut patience = Patience::default();
+        let mut seat = None;
+        if machine.holds_create() {
+            let mut taken = self.seat(job, machine, provider.as_ref()).await?;
+            taken.occupy(machine.takes_room());
+            seat = Some(taken);
+        }
         loop {
             if self.control.cancel.is_cancelled() {
                 machine.on(Event::CancelRequested, self.now(), 0.0);
@@ -349,27 +397,65 @@ impl Driver {
                 Some(effect)
             };
             let Some(effect) = effect else {
-                return Ok(ChunkEnd::Unfinished);
+                // What is left is about surplus batches only.
+                return Ok(match (machine.is_merged(), machine.held()) {
+                    (true, _) => ChunkEnd::Merged,
+                    (_, Some(reason)) => ChunkEnd::Held(reason.to_owned()),
+                    _ => ChunkEnd::Unfinished,
+                });
             };
+            let is_aside = machine.is_aside();
+            // What says when the next create may go is the account of the queue, here and nowhere else.
+            let refused = seat.as_ref().is_some_and(Seat::was_refused);
+            let waits_for_room = refused && matches!(effect, Effect::WaitUntil(_));
+            if waits_for_room || leads_to_create(&effect) {
+                let seat = match &mut seat {
+                    Some(seat) => seat,
+                    None => seat.insert(self.seat(job, machine, provider.as_ref()).await?),
+                };
+                if !seat.is_taken() {
+                    self.take_room(chunk, seat).await;
+                    if seat.is_taken() && waits_for_room {
+                        machine.on(Event::Woken, self.now(), 0.0);
+                    }
+                    continue;
+                }
+            }
             let event = match effect {
                 Effect::Done => {
                     return Ok(match machine.held() {
-                        Some(reason) => {
-                            self.tell(RouterEvent::Held {
-                                chunk,
-                                reason: reason.to_owned(),
-                            })
-                            .await;
-                            ChunkEnd::Held(reason.to_owned())
-                        }
+                        Some(reason) => ChunkEnd::Held(reason.to_owned()),
                         None => refused_alike.map_or(ChunkEnd::Merged, ChunkEnd::Refused),
                     });
                 }
                 Effect::Stop(error) => return Ok(ChunkEnd::Stopped(error)),
                 Effect::Persist(fact) => {
                     self.persist(chunk, fact.clone()).await?;
-                    if let JournalEvent::Merged { rows } = &fact {
-                        self.tell(RouterEvent::Merged { chunk, rows: *rows }).await;
+                    match &fact {
+                        JournalEvent::Created { handle, .. }
+                        | JournalEvent::Adopted { handle, .. } => {
+                            let handle = handle.clone();
+                            self.tell(RouterEvent::Sent { chunk, handle }).await;
+                        }
+                        JournalEvent::Merged { rows } => {
+                            self.tell(RouterEvent::Merged { chunk, rows: *rows }).await;
+                        }
+                        JournalEvent::Surplus { handle, .. } => {
+                            let handle = handle.clone();
+                            self.tell(RouterEvent::Surplus { chunk, handle }).await;
+                        }
+                        JournalEvent::SurplusEnded {
+                            handle, rows, cost, ..
+                        } => {
+                            self.tell(RouterEvent::SurplusEnded {
+                                chunk,
+                                handle: handle.clone(),
+                                rows: *rows,
+                                cost: *cost,
+                            })
+                            .await;
+                        }
+                        _ => {}
                     }
                     Event::Persisted(fact)
                 }
@@ -397,7 +483,7 @@ impl Driver {
                     );
                     let event = tokio::select! {
                         biased;
-                        event = self.perform(&job, &machine, &provider, effect) => event?,
+                        event = self.perform(job, machine, provider, effect) => event?,
                         () = self.control.stop.cancelled(), if !lasting => {
                             return Ok(ChunkEnd::Unfinished);
                         }
@@ -412,29 +498,106 @@ impl Driver {
                 }
             };
             self.observe(chunk, &event).await;
-            if machine.wants_others() && matches!(event, Event::Listed(Ok(_))) {
-                machine.set_others(self.others(chunk, machine.attempt()).await?);
+            if let (Event::Polled(Ok(snapshot)), Some(limits), false) = (&event, limits, is_aside) {
+                let wall = Timestamp::from(SystemTime::now());
+                for notice in patience.see(snapshot, limits, self.now(), wall) {
+                    self.tell(noticed(chunk, snapshot, notice)).await;
+                }
             }
-            machine.set_alone(lock(&self.takes_room).iter().all(|other| *other == chunk));
+            match &event {
+                Event::Listed(Ok(_)) if machine.wants_others() => {
+                    machine.set_others(self.others(chunk).await?);
+                }
+                Event::Recent(Ok(recent)) => {
+                    let strangers = self.strangers(job, recent).await?;
+                    machine.set_others(Others {
+                        strangers,
+                        ..Others::default()
+                    });
+                }
+                _ => {}
+            }
+            machine.set_alone(seat.as_ref().is_none_or(Seat::may_never_fit));
+            if let (Some(seat), Some((limit, wait))) =
+                (&mut seat, no_room(&event).filter(|_| !is_aside))
+            {
+                seat.refused(limit, self.options.queue_wait.max(wait));
+            }
+            let held = machine.holds_create();
             machine.on(event, self.now(), self.random());
-            if machine.takes_room() {
-                lock(&self.takes_room).insert(chunk);
-            } else {
-                lock(&self.takes_room).remove(&chunk);
+            if machine.has_second_buyer() {
+                // Whoever it is does not read this journal: no chunk is bought beside them.
+                self.closed.cancel();
+            }
+            if let Some(seat) = &mut seat {
+                if held && !machine.holds_create() {
+                    seat.release();
+                }
+                if machine.takes_room() {
+                    seat.let_in();
+                }
             }
         }
     }
 
     /// What tells this chunk's batch from others. Read after the list, so that whatever that shows of another
     /// chunk of this journal is either recorded by now or unclear.
-    async fn others(&self, chunk: u32, attempt: u32) -> Result<Others> {
-        let requests = self.store.sealed(chunk, attempt).await?.requests;
+    async fn others(&self, chunk: u32) -> Result<Others> {
+        let requests = self.size(chunk).await?;
         let purchases = self.store.purchases().await?;
+        let mut unclear = false;
+        for other in purchases.unclear.iter().filter(|other| **other != chunk) {
+            unclear |= self.size(*other).await? == requests;
+        }
+        let others = |(other, id): (u32, String)| (other != chunk).then_some(id);
         Ok(Others {
             requests,
             known: purchases.batches.into_iter().map(|(_, id)| id).collect(),
-            unclear: purchases.unclear.iter().any(|other| *other != chunk),
+            taken: purchases.taken.into_iter().filter_map(others).collect(),
+            unclear,
+            strangers: Vec::new(),
         })
+    }
+
+    /// How many requests a chunk holds, of whatever attempt.
+    async fn size(&self, chunk: u32) -> Result<u64> {
+        if let Some(known) = lock(&self.sizes).get(&chunk) {
+            return Ok(*known);
+        }
+        let requests = self.store.sealed(chunk, 1).await?.requests;
+        lock(&self.sizes).insert(chunk, requests);
+        Ok(requests)
+    }
+
+    /// Batches of this job's other chunks that its journal does not know, and no person either: a copy of the folder
+    /// buys beside us (F-154). The journal is read after the list, and knows a tag before a batch can have it.
+    async fn strangers(&self, job: &ChunkJob, recent: &[BatchSummary]) -> Result<Vec<String>> {
+        let mut strangers = Vec::new();
+        for summary in recent {
+            let Some(tag) = &summary.tag else { continue };
+            let is_other = tag.job() == job.job && tag.chunk() != job.chunk;
+            if !is_other || summary.status == BatchStatus::Failed || lock(&self.tags).contains(tag)
+            {
+                continue;
+            }
+            let entries = self.store.entries(tag.chunk()).await?;
+            let known = entries.into_iter().filter_map(|entry| match entry.event {
+                JournalEvent::UploadIntent { tag } | JournalEvent::CreateIntent { tag, .. } => {
+                    Some(tag)
+                }
+                _ => None,
+            });
+            let mut tags = lock(&self.tags);
+            tags.extend(known);
+            if !tags.contains(tag) {
+                strangers.push(summary.handle.id.clone());
+            }
+        }
+        if !strangers.is_empty() {
+            let acknowledged = self.store.purchases().await?.acknowledged;
+            strangers.retain(|id| !acknowledged.contains(id));
+        }
+        Ok(strangers)
     }
 
     /// Does one effect. An `Err` is a failure of the store.
@@ -476,8 +639,11 @@ impl Driver {
             Effect::List { mark } => Event::Listed(provider.list_since(&mark).await),
             Effect::Discard { input } => Event::Discarded(provider.discard(&input).await),
             Effect::Poll { handle } => {
-                let result = provider.status(&handle).await;
-                if let Ok(snapshot) = &result {
+                let polls = &self.shared.polls;
+                let result = polls.status(provider.as_ref(), &handle).await;
+                if let Ok(snapshot) = &result
+                    && !machine.is_aside()
+                {
                     self.tell(RouterEvent::Status {
                         chunk,
                         handle,
@@ -506,6 +672,11 @@ impl Driver {
                     result => Event::KeptAll(result),
                 }
             }
+            Effect::Bill {
+                tag,
+                snapshot,
+                number,
+            } => Event::Billed(self.bill(job, provider, &tag, &snapshot, number).await?),
             Effect::Merge { handle, rest } => {
                 let merge = Merge::Results {
                     provider: Arc::clone(provider),

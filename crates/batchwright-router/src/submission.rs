@@ -4,6 +4,10 @@
 //! [`Submission::on`]. Facts are made durable before the machine builds on them: every change of phase
 //! happens by folding a [`JournalEvent`] that was persisted, and a restart folds the chunk's journal
 //! through the same function, so recovery is no code path of its own.
+//!
+//! Where it buys: [`Effect::Submit`] is made at one place, in [`Submission::next`], of a phase that only a durable
+//! `CreateIntent` of this very process leads to, and is disarmed there. Every other way into that phase, a restart
+//! above all, leads to the provider's list instead.
 
 use crate::options::RouterOptions;
 use batchwright_core::{
@@ -11,15 +15,22 @@ use batchwright_core::{
     ErrorKind, InputFault, InputRef, JournalEvent, ListMark, ListMatch, Result, RetryClass,
     SubmissionTag, SubmitError,
 };
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
 
 mod collect;
 mod phase;
 mod purchase;
 mod reconcile;
+mod watch;
 
 use collect::rest;
 use phase::Phase;
+use watch::{Extra, Fence, Side};
+
+pub(crate) use watch::Bill;
 
 #[cfg(test)]
 mod tests;
@@ -78,6 +89,12 @@ pub(crate) enum Effect {
         handle: BatchHandle,
         rest: Option<Ending>,
     },
+    /// Count what a surplus batch that has ended answered; it is the `number`-th of this chunk.
+    Bill {
+        tag: SubmissionTag,
+        snapshot: BatchSnapshot,
+        number: usize,
+    },
     /// Give every row of the chunk this ending, then report [`Event::Merged`].
     Close(Close),
     /// Do nothing until the instant.
@@ -113,6 +130,8 @@ pub(crate) enum Event {
     Cancelled(Result<()>),
     /// Every result file is kept, or one could not be.
     KeptAll(Result<()>),
+    /// A surplus batch's results are counted, or could not be.
+    Billed(Result<Bill>),
     /// Rows that have an outcome now, rows of which no file holds a line, and lines under ids that are not
     /// this batch's.
     Merged {
@@ -152,10 +171,14 @@ impl Terms {
 pub(crate) struct Others {
     /// How many requests this chunk holds.
     pub(crate) requests: u64,
-    /// Batches the journal names.
+    /// Batches the journal names as some chunk's beyond doubt.
     pub(crate) known: HashSet<String>,
-    /// Whether another chunk's create is of unclear fate too.
+    /// Batches that other chunks have taken for theirs until their results tell.
+    pub(crate) taken: HashSet<String>,
+    /// Whether the create of another chunk of as many requests is of unclear fate too.
     pub(crate) unclear: bool,
+    /// Batches of this job that the list shows, that its journal does not know, and that no person knows of.
+    pub(crate) strangers: Vec<String>,
 }
 
 /// What only this process knows about the phase it is in.
@@ -170,6 +193,8 @@ enum Live {
     Minted(SubmissionTag),
     /// A fact to be made durable next.
     Pending(JournalEvent),
+    /// The list was read once more after a refusal, and shows no batch.
+    Confirmed,
     /// The ended batch as the last poll found it.
     Ended(BatchSnapshot),
     /// Ended without results.
@@ -186,10 +211,16 @@ enum Asked {
 }
 
 /// One chunk on its way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Submission {
     phase: Phase,
     live: Live,
+    /// Facts to be made durable before anything else.
+    also: VecDeque<JournalEvent>,
+    /// What the effect under way is about, where it is not the chunk's own step.
+    side: Option<Side>,
+    /// Whether the wait under way is for that.
+    waits_aside: bool,
     /// Not before this instant anything else is done.
     wait: Option<Duration>,
     /// Failures of the current step, for its backoff; a free reading that succeeds in between does not
@@ -219,6 +250,20 @@ pub(crate) struct Submission {
     tags: Vec<SubmissionTag>,
     /// Batches that failed without buying anything and whose chunk went on.
     spent: Vec<String>,
+    /// Batches that count or counted for this chunk.
+    used: Vec<String>,
+    /// Batches taken for this chunk's whose results told otherwise.
+    disproved: Vec<String>,
+    /// Batches a person had it bought again in spite of.
+    excused: Vec<String>,
+    /// Given-up attempts, and batches besides the one that counts.
+    fences: Vec<Fence>,
+    surplus: Vec<Extra>,
+    next_watch: Option<Duration>,
+    /// Since when nothing is left to do but for surplus batches.
+    ended_since: Option<Duration>,
+    /// Whether somebody else was seen buying for this job.
+    second_buyer: bool,
     queue_waits: u32,
     /// Whether no other batch of ours takes room in the provider's queue, and for how many failures in a row
     /// that was so.
@@ -242,15 +287,19 @@ pub(crate) struct Submission {
 }
 
 impl Submission {
-    /// The chunk as its journal tells.
+    /// The chunk as its journal tells: each fact with its age.
     pub(crate) fn restore(
-        entries: impl IntoIterator<Item = JournalEvent>,
+        entries: impl IntoIterator<Item = (Duration, JournalEvent)>,
         terms: Terms,
         options: RouterOptions,
+        now: Duration,
     ) -> Self {
         let mut submission = Self {
             phase: Phase::Sealed { attempt: 1 },
             live: Live::Idle,
+            also: VecDeque::new(),
+            side: None,
+            waits_aside: false,
             wait: None,
             failures: 0,
             polls: 0,
@@ -266,6 +315,14 @@ impl Submission {
             stop: None,
             tags: Vec::new(),
             spent: Vec::new(),
+            used: Vec::new(),
+            disproved: Vec::new(),
+            excused: Vec::new(),
+            fences: Vec::new(),
+            surplus: Vec::new(),
+            next_watch: None,
+            ended_since: None,
+            second_buyer: false,
             queue_waits: 0,
             alone: false,
             full_alone: 0,
@@ -279,19 +336,12 @@ impl Submission {
             doubtful_since: None,
             options,
         };
-        for event in entries {
-            submission.fold(&event);
+        for (age, event) in entries {
+            let left = submission.options.ghost_watch.saturating_sub(age);
+            submission.fold(&event, now + left);
         }
         submission.live = Live::Idle;
         submission
-    }
-
-    /// Why a person must decide, where one must.
-    pub(crate) fn held(&self) -> Option<&str> {
-        match &self.phase {
-            Phase::Held { reason } => Some(reason),
-            _ => None,
-        }
     }
 
     /// Whether its batch takes room in the provider's queue, as far as the last poll told.
@@ -310,7 +360,12 @@ impl Submission {
         self.alone = alone;
     }
 
-    /// Tells what [`Event::Listed`] is to be read by.
+    /// Whether somebody else was seen buying for this job, so that this process must not.
+    pub(crate) fn has_second_buyer(&self) -> bool {
+        self.second_buyer
+    }
+
+    /// Tells what [`Event::Listed`] and [`Event::Recent`] are to be read by.
     pub(crate) fn set_others(&mut self, others: Others) {
         self.others = others;
     }
@@ -322,6 +377,10 @@ impl Submission {
 
     /// What to do now. Taking `Effect::Submit` disarms it: it is never handed out twice for one intent.
     pub(crate) fn next(&mut self, now: Duration) -> Effect {
+        self.side = None;
+        if let Some(fact) = self.also.front() {
+            return Effect::Persist(fact.clone());
+        }
         if let Live::Pending(fact) = &self.live {
             return Effect::Persist(fact.clone());
         }
@@ -331,20 +390,37 @@ impl Submission {
         if let Live::Closing(close) = &self.live {
             return Effect::Close(close.clone());
         }
-        let unsent = matches!(
-            self.phase,
-            Phase::Sealed { .. } | Phase::Uploading { .. } | Phase::Uploaded { .. }
-        );
+        let unsent = match &self.phase {
+            Phase::Sealed { .. } | Phase::Uploading { .. } => true,
+            // What was refused is looked for first.
+            Phase::Uploaded { refused, .. } => self.is_confirmed(refused.is_none()),
+            _ => false,
+        };
         if self.cancel && unsent {
             // Durable first: a rerun that is not told to cancel must not buy rows that have ended.
             return Effect::Persist(JournalEvent::Cancelled);
         }
+        if let Some(effect) = self.aside(now) {
+            return effect;
+        }
         if let Some(until) = self.wait {
             if now < until {
-                return Effect::WaitUntil(until);
+                let aside = self.aside_due(now).filter(|due| *due < until);
+                self.waits_aside = aside.is_some();
+                return Effect::WaitUntil(aside.unwrap_or(until));
             }
             self.wait = None;
         }
+        self.step(now)
+    }
+
+    /// Whether nothing keeps a create of an attempt that may have been refused before.
+    fn is_confirmed(&self, is_first: bool) -> bool {
+        is_first || !self.terms.can_list || matches!(self.live, Live::Confirmed)
+    }
+
+    /// The chunk's own next step.
+    fn step(&mut self, now: Duration) -> Effect {
         match &self.phase {
             Phase::Sealed { attempt } => match &self.live {
                 Live::Minted(_) if self.terms.can_list => Effect::Recent,
@@ -359,8 +435,12 @@ impl Submission {
                 Effect::Upload { tag: tag.clone() }
             }
             Phase::Uploading { tag } => Effect::FindUpload { tag: tag.clone() },
+            Phase::Uploaded {
+                refused: Some(mark),
+                ..
+            } if !self.is_confirmed(false) => Effect::List { mark: mark.clone() },
             Phase::Uploaded { .. } if self.terms.can_list => Effect::Recent,
-            Phase::Uploaded { tag, input } => Effect::Persist(JournalEvent::CreateIntent {
+            Phase::Uploaded { tag, input, .. } => Effect::Persist(JournalEvent::CreateIntent {
                 tag: tag.clone(),
                 input: input.clone(),
                 mark: ListMark::default(),
@@ -389,9 +469,24 @@ impl Submission {
                 Effect::Persist(JournalEvent::Held {
                     tag: tag.clone(),
                     reason,
+                    batches: Vec::new(),
                 })
             }
-            Phase::Absent { mark, .. } if matches!(self.live, Live::Armed) => {
+            Phase::Absent {
+                tag, input, forced, ..
+            } if *forced && !self.terms.can_list && (self.terms.inline || input.0.is_empty()) => {
+                Effect::Persist(JournalEvent::Fenced { tag: tag.clone() })
+            }
+            Phase::Absent { tag, mark, .. }
+                if matches!(self.live, Live::Armed) || self.terms.inline =>
+            {
+                if self.terms.can_list {
+                    Effect::List { mark: mark.clone() }
+                } else {
+                    Effect::Persist(JournalEvent::Fenced { tag: tag.clone() })
+                }
+            }
+            Phase::Absent { mark, input, .. } if input.0.is_empty() => {
                 Effect::List { mark: mark.clone() }
             }
             Phase::Absent { input, .. } => Effect::Discard {
@@ -402,13 +497,13 @@ impl Submission {
                 status,
                 cancel,
                 collected,
-                provisional,
+                unproven,
                 ..
             } => match &self.live {
                 _ if *collected => Effect::Merge {
                     handle: handle.clone(),
                     // No row ends without a line because a batch that may be another's holds none.
-                    rest: (self.again && (self.proven || !provisional))
+                    rest: (self.again && (self.proven || unproven.is_none()))
                         .then(|| rest(status.as_ref())),
                 },
                 Live::Ended(snapshot) => Effect::Collect {
@@ -418,7 +513,7 @@ impl Submission {
                 _ if (self.cancel || *cancel)
                     && self.asked == Asked::No
                     // Nobody else's batch is cancelled.
-                    && !provisional
+                    && (self.proven || unproven.is_none())
                     && !status.as_ref().is_some_and(BatchStatus::is_terminal) =>
                 {
                     // An earlier process may have died before it asked; asking twice is harmless.
@@ -437,20 +532,57 @@ impl Submission {
                 },
             },
             Phase::Cancelled => Effect::Close(Close::Cancelled),
-            Phase::Refused { message } => {
+            Phase::Refused {
+                create: Some((.., mark)),
+                ..
+            } if !self.is_confirmed(self.terms.by_requests) => Effect::List { mark: mark.clone() },
+            Phase::Refused { message, .. } => {
                 let error = Error::new(ErrorKind::InvalidRequest, message.clone());
                 Effect::Close(Close::Refused(error, Vec::new()))
             }
-            Phase::Held { .. } | Phase::Merged => Effect::Done,
+            Phase::Held { .. } | Phase::Merged => match self.lingers_until(now) {
+                Some(until) => {
+                    self.waits_aside = true;
+                    Effect::WaitUntil(until)
+                }
+                None => Effect::Done,
+            },
         }
     }
 
     /// Takes in what happened.
     pub(crate) fn on(&mut self, event: Event, now: Duration, random: f64) {
+        match (self.side.take(), event) {
+            (Some(Side::Watch), Event::Listed(found)) => self.on_watched(found, now),
+            (Some(Side::Batch(at)), Event::Polled(result)) => {
+                self.on_surplus_polled(at, result, now);
+            }
+            (Some(Side::Batch(at)), Event::Cancelled(result)) => {
+                self.on_surplus_cancelled(at, &result);
+            }
+            (Some(Side::Batch(at)), Event::Billed(result)) => self.on_billed(at, result, now),
+            (side, event) => {
+                // Neither a wish nor a wait answers what is under way.
+                self.side = side;
+                self.on_own(event, now, random);
+            }
+        }
+    }
+
+    /// What happened to the chunk's own step.
+    fn on_own(&mut self, event: Event, now: Duration, random: f64) {
         match event {
+            // Only of what is aside.
+            Event::Billed(_) => {}
             Event::Persisted(fact) => {
+                let ghosts_until = now + self.options.ghost_watch;
+                if self.also.front() == Some(&fact) {
+                    self.also.pop_front();
+                    self.fold(&fact, ghosts_until);
+                    return;
+                }
                 self.live = Live::Idle;
-                self.fold(&fact);
+                self.fold(&fact, ghosts_until);
                 if matches!(
                     fact,
                     JournalEvent::UploadIntent { .. } | JournalEvent::CreateIntent { .. }
@@ -458,6 +590,7 @@ impl Submission {
                     self.live = Live::Armed;
                 }
             }
+            Event::Woken if std::mem::take(&mut self.waits_aside) => {}
             Event::Woken => self.wait = None,
             Event::CancelRequested => {
                 if !self.cancel {
@@ -483,25 +616,26 @@ impl Submission {
             Event::Recent(Err(error)) => self.again_later(error, now, random),
             Event::Submitted(result) => self.on_submitted(result, now, random),
             Event::Listed(Ok(found)) => self.on_listed(&found, now, random),
-            Event::Listed(Err(error)) if error.kind() == ErrorKind::Unsupported => {
-                self.unreadable += 1;
-                if self.unreadable < MAX_UNREADABLE {
-                    self.wait_to_retry(&error, now, random);
-                } else {
-                    self.hold(format!(
-                        "the provider's list cannot be read: {}",
-                        error.message()
-                    ));
-                }
+            Event::Listed(Err(error))
+                if error.kind() == ErrorKind::Unsupported
+                    || error.class() == RetryClass::RowFatal =>
+            {
+                self.on_unreadable(&error, now, random);
             }
             Event::Listed(Err(error)) => self.again_later(error, now, random),
             // A create that committed since the last reading still had its input: once more.
             Event::Discarded(Ok(())) => self.live = Live::Armed,
             Event::Discarded(Err(error)) if error.class() == RetryClass::RowFatal => {
-                self.hold(format!(
+                if matches!(self.phase, Phase::Absent { forced: true, .. }) {
+                    // Whoever said so knows that nothing keeps a late create.
+                    self.live = Live::Armed;
+                    return;
+                }
+                let reason = format!(
                     "the input cannot be deleted, so that a late create might still run: {}",
                     error.message()
-                ));
+                );
+                self.hold(reason, Vec::new());
             }
             Event::Discarded(Err(error)) => self.again_later(error, now, random),
             Event::Polled(Ok(snapshot)) => self.on_polled(snapshot, now),

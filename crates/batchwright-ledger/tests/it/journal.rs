@@ -38,6 +38,7 @@ fn events() -> Vec<(JournalEvent, &'static str)> {
             JournalEvent::Held {
                 tag: tag.clone(),
                 reason: "ask".into(),
+                batches: Vec::new(),
             },
             "held",
         ),

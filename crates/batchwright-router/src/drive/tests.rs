@@ -580,18 +580,16 @@ async fn crash(fake: &Arc<Fake>, store: &Arc<FakeStore>, chunks: u32) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_unclear_inline_creates_of_one_size_are_held_and_nothing_is_bought_again() {
+async fn f_110_two_unclear_inline_creates_of_one_size_are_told_apart_by_their_results() {
     let fake = Fake::inline("fake");
     let store = FakeStore::new(&fake, 2, 2);
     let creates = [Create::CommitsAndHangs, Create::CommitsAndHangs];
     fake.state().creates.extend(creates);
     crash(&fake, &store, 2).await;
-    for _ in 0..2 {
-        let end = plainly(&fake, &store, 2).await.unwrap();
-        assert_eq!((end.merged, end.held.len()), (0, 2), "{end:?}");
-        assert_eq!((fake.bought(), fake.sent().submits), (2, 2));
-        assert!(store.state().endings.is_empty());
-    }
+    let end = plainly(&fake, &store, 2).await.unwrap();
+    assert_eq!((end.merged, end.held.len()), (2, 0), "{end:?}");
+    assert_eq!((fake.bought(), fake.sent().submits), (2, 2));
+    assert_eq!(count(&store, "succeeded"), 4);
 }
 
 /// I3: whoever else bought a batch of this size in the meantime is found out by its results.
@@ -612,7 +610,46 @@ async fn a_strangers_batch_of_our_size_is_held_when_its_results_show() {
     fake.state().edits.push_back(another);
     let end = plainly(&fake, &store, 1).await.unwrap();
     assert_eq!((end.merged, end.held.len()), (0, 1), "{end:?}");
-    assert!(end.held[0].1.contains("holds none of them"), "{end:?}");
+    assert!(end.held[0].1.contains("holds none of its rows"), "{end:?}");
     assert!(store.state().endings.is_empty());
     assert_eq!(fake.bought(), 1);
+}
+
+/// A copy of the folder knows what was written when it was made, and nothing since.
+#[tokio::test(start_paused = true)]
+async fn f_154_a_copied_folder_stops_before_it_buys_whatever_the_other_bought() {
+    let fake = Fake::new("fake");
+    let store = FakeStore::new(&fake, 3, 2);
+    let control = Control::default();
+    let one_by_one = || RouterOptions {
+        max_open_batches: 1,
+        ..RouterOptions::default()
+    };
+    // The first host has bought the first chunk when the folder is copied, and buys the second one then.
+    let stop = control.stop.clone();
+    let end = drive(&fake, &store, one_by_one(), &control, 3, move |event| {
+        if matches!(event, RouterEvent::Merged { chunk: 1, .. }) {
+            stop.cancel();
+        }
+    });
+    assert_eq!(end.await.unwrap().merged, 1);
+    let copy = FakeStore::new(&fake, 3, 2);
+    let journal = store.state().journal.clone();
+    copy.state().journal = journal;
+    assert_eq!(plainly(&fake, &store, 2).await.unwrap().merged, 2);
+    assert_eq!(fake.bought(), 2);
+
+    // The copy comes to the third chunk first: of the second it only sees that somebody bought it.
+    let control = Control::default();
+    let mut router = BatchRouter::new(RouterOptions::default());
+    router.register(Arc::clone(&fake) as _).unwrap();
+    let jobs = [3, 2].map(|chunk| Ok(ChunkJob::new(JOB, chunk, "fake")));
+    let (events, mut reader) = mpsc::channel(8);
+    let driven = router.drive(stream::iter(jobs), Arc::clone(&copy) as _, control, events);
+    let listened = async { while reader.recv().await.is_some() {} };
+    let end = tokio::join!(driven, listened).0.unwrap();
+    assert_eq!(end.merged, 0, "{end:?}");
+    assert!(!end.held.is_empty(), "{end:?}");
+    assert!(end.held[0].1.contains("copy of this job folder"), "{end:?}");
+    assert_eq!(fake.bought(), 2);
 }

@@ -2,7 +2,7 @@
 
 use super::{Asked, Close, Live, MAX_FULL_ALONE, Phase, Submission};
 use batchwright_core::{
-    BatchHandle, BatchSnapshot, BatchStatus, Ending, Error, ErrorKind, JournalEvent, RetryClass,
+    BatchSnapshot, BatchStatus, Ending, Error, ErrorKind, JournalEvent, RetryClass,
 };
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ impl Submission {
             // would be bought again, and whether they were bought once is not known.
             Phase::Running {
                 handle,
-                provisional: true,
+                unproven: Some(_),
                 ..
-            } if rows == 0 && (foreign > 0 || self.again) => {
-                let reason = not_proven(handle, "holds none of them");
-                self.hold(reason);
+            } if !self.proven && rows == 0 && (foreign > 0 || self.again) => {
+                let handle = handle.clone();
+                self.live = Live::Pending(JournalEvent::Disproved { handle });
             }
             // Lines that are missing may be a cut download (F-037, F-097), or stand in a file that was not
             // named yet (F-081): once more as a later poll finds it, then it is so.
@@ -32,7 +32,7 @@ impl Submission {
             }
             // Proven by the second download: once more, for the rows without a line.
             Phase::Running {
-                provisional: true, ..
+                unproven: Some(_), ..
             } if missing > 0 && just_proven => self.live = Live::Idle,
             _ => self.live = Live::Pending(JournalEvent::Merged { rows }),
         }
@@ -51,7 +51,7 @@ impl Submission {
             status,
             tag,
             fenced,
-            provisional,
+            unproven,
             ..
         } = &self.phase
         else {
@@ -70,10 +70,10 @@ impl Submission {
             self.live = Live::Pending(JournalEvent::Fenced { tag: tag.clone() });
             return;
         }
-        if *provisional && (nothing_ran || snapshot.queue_full) {
+        if unproven.is_some() && (nothing_ran || snapshot.queue_full) {
             // It bought nothing, and that says nothing about the chunk's own batch, should it be another one.
-            let reason = not_proven(handle, "failed before any row ran");
-            self.hold(reason);
+            let handle = handle.clone();
+            self.live = Live::Pending(JournalEvent::Disproved { handle });
             return;
         }
         if let (true, Some(kind)) = (nothing_ran, snapshot.account_fault) {
@@ -144,15 +144,6 @@ impl Submission {
             }
         }
     }
-}
-
-/// Why nothing follows from a batch that was taken for this chunk's by its size.
-pub(super) fn not_proven(handle: &BatchHandle, what: &str) -> String {
-    format!(
-        "batch {}, taken for this chunk's by the number of its requests, {what}: whether this chunk was bought is \
-         not known",
-        handle.id
-    )
 }
 
 /// How rows end of which an ended batch's files hold no line: some providers write none for what they

@@ -1,11 +1,11 @@
 //! Up to the create: upload, the look before, and what its answer says.
 
-use super::{Live, MAX_REUPLOADS, Phase, Submission, reconcile::several_match};
+use super::{Live, MAX_REUPLOADS, Phase, Submission, reconcile::progress};
 use batchwright_core::{
     BatchHandle, BatchStatus, BatchSummary, Error, ErrorKind, InputRef, JournalEvent, ListMark,
     Result, RetryClass, SubmissionTag, SubmitError,
 };
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 impl Submission {
     pub(super) fn uploaded(&mut self, input: InputRef) {
@@ -43,50 +43,77 @@ impl Submission {
     /// The page read just before a create. A batch of this chunk may already be there.
     pub(super) fn on_recent(&mut self, recent: &[BatchSummary]) {
         let (tag, input) = match (&self.phase, &self.live) {
-            (Phase::Uploaded { tag, input }, _) => (tag.clone(), input.clone()),
+            (Phase::Uploaded { tag, input, .. }, _) => (tag.clone(), input.clone()),
             (Phase::Sealed { .. }, Live::Minted(tag)) => (tag.clone(), InputRef::default()),
             _ => return,
         };
-        let ours = |summary: &&BatchSummary| {
+        let is_ours = |summary: &&BatchSummary| {
             summary
                 .tag
                 .as_ref()
                 .is_some_and(|t| t.job() == tag.job() && t.chunk() == tag.chunk())
         };
         // A fenced attempt that committed late fails for want of its input; that bought nothing.
-        let bought: Vec<&BatchSummary> = recent
+        let mut bought: Vec<&BatchSummary> = recent
             .iter()
-            .filter(ours)
+            .filter(is_ours)
             .filter(|summary| summary.status != BatchStatus::Failed && !self.is_spent(summary))
+            .filter(|summary| {
+                let id = &summary.handle.id;
+                !self.excused.contains(id) && !self.surplus.iter().any(|e| e.handle.id == *id)
+            })
             .collect();
-        let foreign = bought.iter().find(|summary| {
+        let is_strange = |summary: &&&BatchSummary| {
             !summary
                 .tag
                 .as_ref()
                 .is_some_and(|theirs| self.tags.contains(theirs))
-        });
-        if let Some(foreign) = foreign {
+        };
+        let strange: Vec<String> = bought
+            .iter()
+            .filter(is_strange)
+            .map(|summary| summary.handle.id.clone())
+            .collect();
+        let strangers = &self.others.strangers;
+        if let Some(first) = strange.first().or(strangers.first()) {
+            let whose = if strange.is_empty() {
+                "this job"
+            } else {
+                "this chunk"
+            };
             let reason = format!(
-                "batch {} was bought for this chunk by another process or a copy of this job folder",
-                foreign.handle.id
+                "batch {first} was bought for {whose} by another process or a copy of this job folder"
             );
-            self.live = Live::Pending(JournalEvent::Held { tag, reason });
+            let batches = strange.iter().chain(strangers).cloned().collect();
+            self.second_buyer = true;
+            self.live = Live::Pending(JournalEvent::Held {
+                tag,
+                reason,
+                batches,
+            });
             return;
         }
-        match bought.as_slice() {
-            [] => {}
-            [only] => {
-                self.live = Live::Pending(JournalEvent::Adopted {
-                    tag: only.tag.clone().expect("only tagged batches are ours"),
-                    handle: only.handle.clone(),
-                });
-                return;
-            }
-            several => {
-                let reason = several_match(several);
-                self.live = Live::Pending(JournalEvent::Held { tag, reason });
-                return;
-            }
+        bought.sort_by_key(|summary| Reverse(progress(&summary.status)));
+        if let Some((best, rest)) = bought.split_first() {
+            let tag_of = |summary: &BatchSummary| {
+                let tag = summary.tag.clone();
+                tag.expect("only tagged batches are ours")
+            };
+            let surplus: Vec<JournalEvent> = rest
+                .iter()
+                .map(|summary| JournalEvent::Surplus {
+                    tag: tag_of(summary),
+                    handle: summary.handle.clone(),
+                    certain: true,
+                })
+                .collect();
+            let adopted = JournalEvent::Adopted {
+                tag: tag_of(best),
+                handle: best.handle.clone(),
+            };
+            self.also.extend(surplus);
+            self.live = Live::Pending(adopted);
+            return;
         }
         let seen = recent
             .iter()

@@ -6,7 +6,10 @@ use batchwright_core::{BatchCounts, ResultFile};
 use proptest::{collection::vec, option, prelude::*, sample};
 use std::collections::{BTreeSet, VecDeque};
 
+mod besides;
 mod crashes;
+mod decisions;
+mod explorer;
 mod rules;
 
 const ROWS: u64 = 10;
@@ -27,6 +30,9 @@ enum Create {
     Doubled,
     Refused,
     RateLimited,
+    /// Refused in words, and committed all the same.
+    RefusedAfterAll,
+    LimitedAfterAll,
     Account,
     NotSent,
     /// The input is not visible yet, or not any more.
@@ -76,6 +82,8 @@ struct Batch {
 struct World {
     now: Duration,
     journal: Vec<JournalEvent>,
+    /// When each fact was written.
+    written: Vec<Duration>,
     /// Journal positions of the intents whose create was sent.
     sent: BTreeSet<usize>,
     files: Vec<(SubmissionTag, InputRef)>,
@@ -94,6 +102,12 @@ struct World {
     others: Others,
     /// Lines under other ids, in every download.
     foreign: u64,
+    /// Whether another job makes a batch of as many requests just after our create.
+    stranger: bool,
+    /// Whether an input can be deleted.
+    can_discard: bool,
+    /// Whether the list can be read.
+    readable: bool,
     /// Whether no other batch of ours takes room.
     alone: bool,
     cancel: CancelMode,
@@ -107,6 +121,7 @@ struct World {
     faults: Vec<InputFault>,
     creates_at: Vec<Duration>,
     polls_at: Vec<Duration>,
+    lists_at: Vec<Duration>,
     minted: u32,
     options: RouterOptions,
 }
@@ -131,6 +146,7 @@ impl World {
         Self {
             now: Duration::ZERO,
             journal: Vec::new(),
+            written: Vec::new(),
             sent: BTreeSet::new(),
             files: Vec::new(),
             fences: Vec::new(),
@@ -149,6 +165,9 @@ impl World {
             },
             others: Others::default(),
             foreign: 0,
+            stranger: false,
+            can_discard: true,
+            readable: true,
             alone: false,
             cancel: CancelMode::Works,
             cancels: 0,
@@ -160,6 +179,7 @@ impl World {
             faults: Vec::new(),
             creates_at: Vec::new(),
             polls_at: Vec::new(),
+            lists_at: Vec::new(),
             minted: 0,
             options: RouterOptions::default(),
         }
@@ -200,10 +220,12 @@ impl World {
 
     /// One process, from reading the journal to its end; `None` where it crashed.
     fn process(&mut self, crash: Option<Crash>) -> Option<End> {
+        let ages = self.written.iter().map(|at| self.now - *at);
         let mut machine = Submission::restore(
-            self.journal.iter().cloned(),
+            ages.zip(self.journal.iter().cloned()),
             self.terms,
             self.options.clone(),
+            self.now,
         );
         machine.set_alone(self.alone);
         for step in 0..20_000 {
@@ -240,8 +262,15 @@ impl World {
         panic!("I5: the run does not end: {self:#?}");
     }
 
+    fn write(&mut self, fact: JournalEvent) {
+        self.journal.push(fact);
+        self.written.push(self.now);
+    }
+
     fn is_merged(&self) -> bool {
-        matches!(self.journal.last(), Some(JournalEvent::Merged { .. }))
+        self.journal
+            .iter()
+            .any(|fact| matches!(fact, JournalEvent::Merged { .. }))
     }
 
     fn bad(&mut self) -> Result<()> {
@@ -288,7 +317,7 @@ impl World {
     fn perform(&mut self, effect: Effect) -> Event {
         match effect {
             Effect::Persist(fact) => {
-                self.journal.push(fact.clone());
+                self.write(fact.clone());
                 Event::Persisted(fact)
             }
             Effect::Mint { attempt } => {
@@ -315,7 +344,17 @@ impl World {
                 listed
             })),
             Effect::Submit { tag, input } => self.submit(&tag, &input),
-            Effect::List { mark } => Event::Listed(self.bad().map(|()| self.listed(&mark))),
+            Effect::List { .. } if !self.readable => {
+                self.now += SECOND;
+                Event::Listed(Err(Error::new(ErrorKind::Unsupported, "it has no end")))
+            }
+            Effect::List { mark } => Event::Listed(self.bad().map(|()| {
+                self.lists_at.push(self.now);
+                self.listed(&mark)
+            })),
+            Effect::Discard { .. } if !self.can_discard => {
+                Event::Discarded(Err(Error::new(ErrorKind::Unsupported, "no delete")))
+            }
             Effect::Discard { input } => Event::Discarded(self.bad().map(|()| {
                 self.files.retain(|(_, theirs)| *theirs != input);
                 self.fences.push((input, self.now));
@@ -335,8 +374,13 @@ impl World {
                 self.cancels += 1;
                 self.now += SECOND;
                 let now = self.now;
-                let batch = self.batches.iter_mut().find(|batch| batch.id == handle.id);
+                let at = self.batches.iter().position(|batch| batch.id == handle.id);
+                let over = at.is_some_and(|at| self.status(&self.batches[at]).is_terminal());
+                let batch = at.map(|at| &mut self.batches[at]);
                 Event::Cancelled(match self.cancel {
+                    CancelMode::Works if over => {
+                        Err(Error::new(ErrorKind::Conflict, "it has ended"))
+                    }
                     CancelMode::Works => {
                         batch.expect("it exists").cancelled_at.get_or_insert(now);
                         Ok(())
@@ -352,8 +396,19 @@ impl World {
                 }
                 Event::KeptAll(self.bad())
             }
+            Effect::Bill { snapshot, .. } => {
+                let rows = self.answered_by(&snapshot);
+                Event::Billed(self.bad().map(|()| Bill { rows, cost: None }))
+            }
             Effect::Merge { handle, rest } => {
                 let missing = self.missing + self.cut;
+                if self.is_strangers(&handle) {
+                    return Event::Merged {
+                        rows: 0,
+                        missing: ROWS,
+                        foreign: ROWS,
+                    };
+                }
                 let Some(rest) = rest.or((missing == 0).then_some(Ending::Missing)) else {
                     return Event::Merged {
                         rows: ROWS - missing,
@@ -399,6 +454,20 @@ impl World {
         }
     }
 
+    /// Rows of this chunk that an ended batch answered.
+    fn answered_by(&self, snapshot: &BatchSnapshot) -> u64 {
+        match snapshot.status {
+            BatchStatus::Completed if !self.is_strangers(&snapshot.handle) => ROWS,
+            _ => 0,
+        }
+    }
+
+    fn is_strangers(&self, handle: &BatchHandle) -> bool {
+        let batch = self.batches.iter().find(|batch| batch.id == handle.id);
+        let tag = batch.and_then(|batch| batch.tag.as_ref());
+        tag.is_some_and(|tag| tag.job() != "job")
+    }
+
     fn submit(&mut self, tag: &SubmissionTag, input: &InputRef) -> Event {
         let last = self.journal.len() - 1;
         assert!(
@@ -423,6 +492,11 @@ impl World {
                     let batch = self.batch(tag, input);
                     self.commit(batch);
                 }
+                if self.stranger {
+                    let mut batch = self.batch(tag, input);
+                    batch.tag = Some(SubmissionTag::new("other", 1, 1, "x").unwrap());
+                    self.commit(batch);
+                }
                 unknown
             }
             Create::Dropped => unknown,
@@ -431,6 +505,14 @@ impl World {
                 batch.at += after;
                 self.later.push(batch);
                 unknown
+            }
+            Create::RefusedAfterAll | Create::LimitedAfterAll => {
+                let batch = self.batch(tag, input);
+                self.commit(batch);
+                refuse(match create {
+                    Create::RefusedAfterAll => ErrorKind::InvalidRequest,
+                    _ => ErrorKind::RateLimited,
+                })
             }
             Create::Refused => refuse(ErrorKind::InvalidRequest),
             Create::RateLimited => refuse(ErrorKind::RateLimited),
@@ -565,4 +647,13 @@ impl World {
 
 fn tag(attempt: u32, random: &str) -> SubmissionTag {
     SubmissionTag::new("job", 1, attempt, random).unwrap()
+}
+
+/// The rows each ended surplus batch answered.
+fn surplus_ends(world: &World) -> Vec<u64> {
+    let ended = world.journal.iter().filter_map(|fact| match fact {
+        JournalEvent::SurplusEnded { rows, .. } => Some(*rows),
+        _ => None,
+    });
+    ended.collect()
 }

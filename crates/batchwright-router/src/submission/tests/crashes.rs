@@ -132,10 +132,17 @@ fn scenarios() -> Vec<Scenario> {
             ..scenario("F-154 another buyer", foreign)
         },
         Scenario {
-            calm: End::Held,
             bought: 2,
             ..scenario("F-117 two match", World::creating([Doubled]))
         },
+        scenario(
+            "F-110 refused, and committed all the same",
+            World::creating([RefusedAfterAll]),
+        ),
+        scenario(
+            "F-011 limited, and committed all the same",
+            World::creating([LimitedAfterAll]),
+        ),
         scenario("F-078 cancelled while running", cancelled_running),
         scenario("F-078 cancelled before anything", cancelled_at_once),
         scenario("F-078 cancelled while unclear", cancelled_unclear),
@@ -265,7 +272,7 @@ fn f_113_a_ghost_past_the_window_is_adopted_by_the_list_read_before_the_next_cre
 
 /// Where it shows later still, two run: the bound is one chunk.
 #[test]
-fn f_113_a_ghost_past_the_window_costs_at_most_one_chunk() {
+fn f_113_a_ghost_past_the_window_costs_at_most_one_chunk_and_is_counted() {
     let mut world = World::creating([Create::Late(5 * HOUR)]);
     world.fence_works = false;
     assert_eq!(world.run(&[]), End::Merged);
@@ -274,6 +281,7 @@ fn f_113_a_ghost_past_the_window_costs_at_most_one_chunk() {
     assert_eq!(world.bought(), 2);
     assert_eq!(world.run(&[]), End::Merged);
     assert_eq!(world.creates_at.len(), 2);
+    assert_eq!(surplus_ends(&world), [ROWS]);
 }
 
 fn create() -> impl Strategy<Value = Create> {

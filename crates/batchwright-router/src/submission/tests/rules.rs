@@ -5,6 +5,13 @@ use super::{
     *,
 };
 
+/// The machine as these facts, just written, leave it.
+fn restored(facts: impl IntoIterator<Item = JournalEvent>) -> Submission {
+    let facts = facts.into_iter().map(|fact| (Duration::ZERO, fact));
+    let options = RouterOptions::default();
+    Submission::restore(facts, World::new().terms, options, Duration::ZERO)
+}
+
 fn is_create(fact: &JournalEvent) -> bool {
     matches!(fact, JournalEvent::CreateIntent { .. })
 }
@@ -120,7 +127,7 @@ fn f_078_a_cancel_before_anything_is_bought_closes_the_chunk() {
 
 #[test]
 fn f_078_a_cancel_between_intent_and_create_sends_no_create() {
-    let mut machine = Submission::restore([], World::new().terms, RouterOptions::default());
+    let mut machine = restored([]);
     let mut world = World::new();
     while world.count(is_create) == 0 {
         let effect = machine.next(world.now);
@@ -365,7 +372,7 @@ fn f_110_f_112_a_lost_answer_is_found_in_the_list_and_adopted() {
 
 #[test]
 fn f_111_one_create_leaves_for_one_intent() {
-    let mut machine = Submission::restore([], World::new().terms, RouterOptions::default());
+    let mut machine = restored([]);
     let mut world = World::new();
     while world.count(is_create) == 0 {
         let effect = machine.next(world.now);
@@ -375,8 +382,7 @@ fn f_111_one_create_leaves_for_one_intent() {
     assert!(matches!(machine.next(world.now), Effect::Submit { .. }));
     // Whatever became of it: asked again, the machine looks instead of sending.
     assert!(matches!(machine.next(world.now), Effect::List { .. }));
-    let mut restored =
-        Submission::restore(world.journal.clone(), world.terms, RouterOptions::default());
+    let mut restored = restored(world.journal.clone());
     assert!(matches!(restored.next(world.now), Effect::List { .. }));
 }
 
@@ -412,7 +418,7 @@ fn f_113_creates_that_keep_having_no_effect_stop_the_run_and_keep_the_state() {
 #[test]
 fn f_113_an_input_that_cannot_be_deleted_is_no_fence_and_a_person_decides() {
     let mut world = World::creating([Create::Dropped]);
-    let mut machine = Submission::restore([], World::new().terms, RouterOptions::default());
+    let mut machine = restored([]);
     loop {
         let event = match machine.next(world.now) {
             Effect::Done => break,
@@ -435,7 +441,7 @@ fn f_113_an_input_that_cannot_be_deleted_is_no_fence_and_a_person_decides() {
 fn f_116_a_list_that_cannot_be_finished_is_read_again_and_one_that_is_not_there_holds() {
     let unclear = || {
         let mut world = World::creating([Create::AnswerLost]);
-        let mut machine = Submission::restore([], World::new().terms, RouterOptions::default());
+        let mut machine = restored([]);
         loop {
             match machine.next(world.now) {
                 Effect::List { .. } => return (machine, world),
@@ -487,7 +493,7 @@ fn f_119_an_upload_whose_answer_was_lost_is_found_and_not_repeated() {
 #[test]
 fn f_119_without_a_list_of_files_the_upload_is_repeated() {
     let intent = JournalEvent::UploadIntent { tag: tag(1, "r") };
-    let mut machine = Submission::restore([intent], World::new().terms, RouterOptions::default());
+    let mut machine = restored([intent]);
     assert!(matches!(
         machine.next(Duration::ZERO),
         Effect::FindUpload { .. }
@@ -546,7 +552,7 @@ fn a_persons_adoption_of_a_held_chunk_is_polled_and_collected() {
     world.terms.can_list = false;
     assert_eq!(world.run(&[]), End::Held);
     let batch = &world.batches[0];
-    world.journal.push(JournalEvent::Adopted {
+    world.write(JournalEvent::Adopted {
         tag: batch.tag.clone().unwrap(),
         handle: BatchHandle::new("model", batch.id.clone(), batch.input.clone()),
     });
@@ -576,7 +582,7 @@ fn f_113_what_follows_an_adopted_ghost_reuses_neither_its_wire_ids_nor_another_a
     ];
     let restore = |last: JournalEvent| {
         let facts = history.iter().cloned().chain([last]);
-        Submission::restore(facts, World::new().terms, RouterOptions::default())
+        restored(facts)
     };
     let fenced = restore(JournalEvent::Fenced { tag: first.clone() });
     assert_eq!(fenced.attempt(), 3);
@@ -591,7 +597,7 @@ fn f_113_what_follows_an_adopted_ghost_reuses_neither_its_wire_ids_nor_another_a
 
 /// A batch that was just created, and the world it was created in.
 fn running() -> (Submission, World) {
-    let mut machine = Submission::restore([], World::new().terms, RouterOptions::default());
+    let mut machine = restored([]);
     let mut world = World::new();
     loop {
         match machine.next(world.now) {
@@ -678,7 +684,7 @@ fn f_087_f_148_a_collected_batch_is_merged_by_a_later_run_without_a_poll() {
 fn f_092_f_196_an_upload_refused_for_the_account_or_the_address_burns_no_row() {
     for status in [400, 404, 413] {
         let mut world = World::new();
-        let mut machine = Submission::restore([], World::new().terms, RouterOptions::default());
+        let mut machine = restored([]);
         loop {
             match machine.next(world.now) {
                 Effect::Upload { .. } => break,
@@ -725,7 +731,7 @@ fn f_010_a_chunk_that_never_fits_stops_with_the_providers_words() {
 #[test]
 fn f_017_f_118_free_tries_that_are_answered_with_no_end() {
     let mut world = World::new();
-    let mut machine = Submission::restore([], World::new().terms, RouterOptions::default());
+    let mut machine = restored([]);
     let mut uploads = 0;
     let stopped = loop {
         let effect = machine.next(world.now);
@@ -746,7 +752,7 @@ fn f_017_f_118_free_tries_that_are_answered_with_no_end() {
     );
 
     let mut world = World::new();
-    let mut machine = Submission::restore([], World::new().terms, RouterOptions::default());
+    let mut machine = restored([]);
     let mut creates = 0;
     loop {
         let effect = machine.next(world.now);
@@ -779,7 +785,7 @@ fn f_117_of_several_that_match_those_that_failed_are_passed_over() {
     let mut world = World::creating([Create::Doubled]);
     world.fates.push_back(Fate::Invalid);
     world.now = 10 * HOUR;
-    let mut machine = Submission::restore([], World::new().terms, RouterOptions::default());
+    let mut machine = restored([]);
     loop {
         match machine.next(world.now) {
             Effect::Done => break,
@@ -821,7 +827,7 @@ fn f_113_a_batch_found_after_its_input_was_deleted_fails_without_ending_its_chun
             handle: handle.clone(),
         },
     ];
-    let mut machine = Submission::restore(history, World::new().terms, RouterOptions::default());
+    let mut machine = restored(history);
     let now = Duration::ZERO;
     assert!(matches!(machine.next(now), Effect::Poll { .. }));
     // Without a word of the input.
@@ -930,10 +936,26 @@ fn f_113_an_inline_create_without_effect_is_held_after_the_window() {
 }
 
 #[test]
-fn f_117_several_of_our_size_are_held() {
+fn f_117_of_several_of_our_size_one_is_tried_and_the_other_is_counted_when_it_has_ended() {
     let mut world = inline([Create::Doubled]);
-    assert_eq!(world.run(&[]), End::Held);
-    assert!(held_for(&world).contains("batch-0") && held_for(&world).contains("batch-1"));
+    assert_eq!(world.run(&[]), End::Merged);
+    // What may be somebody else's is not cancelled, and not waited for.
+    assert_eq!((world.cancels, world.creates_at.len()), (0, 1));
+    world.now += HOUR;
+    assert_eq!(world.run(&[]), End::Merged);
+    assert_eq!(surplus_ends(&world), [ROWS]);
+}
+
+/// F-110: an equal number of requests costs time and not money. The first one tried is another chunk's.
+#[test]
+fn f_110_of_two_of_our_size_the_one_whose_results_are_ours_is_found() {
+    let mut world = inline([Create::AnswerLost]);
+    world.stranger = true;
+    assert_eq!(world.run(&[]), End::Merged);
+    let disproved = |fact: &JournalEvent| matches!(fact, JournalEvent::Disproved { .. });
+    assert_eq!(world.count(disproved), 1);
+    assert_eq!(world.merges, ["batch-0: whole"]);
+    assert_eq!((world.creates_at.len(), world.bought()), (1, 2));
 }
 
 #[test]
@@ -948,14 +970,14 @@ fn a_batch_of_another_size_or_of_another_chunk_is_not_ours() {
 }
 
 #[test]
-fn while_two_creates_are_unclear_no_size_tells_whose_a_batch_is() {
+fn while_another_create_of_our_size_is_unclear_a_window_passes_before_one_is_tried() {
     let mut world = inline([Create::AnswerLost]);
     world.others.unclear = true;
-    assert_eq!(world.run(&[]), End::Held);
-    assert!(held_for(&world).contains("several chunks"));
-    assert!(world.now >= world.options.settle);
+    assert_eq!(world.run(&[]), End::Merged);
     let adopted = |fact: &JournalEvent| matches!(fact, JournalEvent::Adopted { .. });
-    assert_eq!(world.count(adopted), 0);
+    assert_eq!(world.count(adopted), 1);
+    let at = world.journal.iter().position(adopted).unwrap();
+    assert!(world.written[at] >= world.options.settle);
 }
 
 /// I3: rows are not marked missing, nor bought again, because another's batch was taken for theirs.
@@ -965,7 +987,7 @@ fn a_batch_taken_for_ours_whose_results_are_anothers_is_held() {
     world.missing = ROWS;
     world.foreign = ROWS;
     assert_eq!(world.run(&[]), End::Held);
-    assert!(held_for(&world).contains("holds none of them"));
+    assert!(held_for(&world).contains("batch-0, taken for its batch, holds none"));
     assert!(world.merges.is_empty());
     assert_eq!(world.creates_at.len(), 1);
     // One whose create was answered is ours whatever it holds.
