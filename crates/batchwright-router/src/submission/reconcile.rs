@@ -42,10 +42,12 @@ impl Submission {
         let is_open = |summary: &&BatchSummary| {
             let id = &summary.handle.id;
             // An earlier batch of the same input, which failed for a full queue, is not this create's.
-            !self.is_spent(summary)
-                && !self.disproved.contains(id)
-                && !self.is_certain_surplus(id)
-                && !(matches!(search, Search::Fenced { forced: true }) && self.excused.contains(id))
+            let is_known = self.is_spent(summary)
+                || self.disproved.contains(id)
+                || self.is_certain_surplus(id);
+            let is_excused =
+                matches!(search, Search::Fenced { forced: true }) && self.excused.contains(id);
+            !is_known && !is_excused
         };
         let mut ours: Vec<&BatchSummary> = found
             .iter()
