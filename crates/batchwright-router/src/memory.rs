@@ -20,6 +20,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::mpsc;
+use tracing::debug;
 
 /// The requests of one batch.
 pub(crate) struct MemoryChunk {
@@ -86,8 +87,10 @@ impl MemoryStore {
 
     /// What the fact says of the batch, for whoever asks while it runs and after.
     fn note(&self, number: u32, fact: &JournalEvent) {
+        let chunk = number;
         match fact {
             JournalEvent::Created { tag, handle } | JournalEvent::Adopted { tag, handle } => {
+                debug!(chunk, batch = %handle.id, "sent");
                 self.board.change(number, |sent| {
                     sent.handle = Some(handle.clone());
                     sent.status = None;
@@ -115,11 +118,15 @@ impl MemoryStore {
                 });
             }
             JournalEvent::Status { handle, status } => {
+                debug!(chunk, batch = %handle.id, %status, "status");
                 self.active.seen(handle, status);
                 self.board
                     .change(number, |sent| sent.status = Some(status.clone()));
             }
-            JournalEvent::Merged { .. } => self.board.change(number, |sent| sent.merged = true),
+            JournalEvent::Merged { rows } => {
+                debug!(chunk, rows, "finished");
+                self.board.change(number, |sent| sent.merged = true);
+            }
             _ => {}
         }
     }

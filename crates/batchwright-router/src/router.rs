@@ -14,6 +14,7 @@ use batchwright_core::{BatchProvider, Error, ErrorKind, PriceTable, Request, Res
 use futures::{Stream, StreamExt};
 use std::{collections::BTreeMap, fmt, hash::RandomState, sync::Arc};
 use tokio::sync::mpsc;
+use tracing::debug;
 
 mod batches;
 
@@ -108,6 +109,7 @@ impl BatchRouter {
                 format!("{name} is registered already"),
             ));
         }
+        debug!(provider = %name, "registered");
         self.providers.insert(name, provider);
         Ok(())
     }
@@ -115,6 +117,7 @@ impl BatchRouter {
     /// Takes a provider out; batches that run keep it. `None` where there is none of that name. See
     /// [`BatchRouter::register`].
     pub fn unregister(&mut self, name: &str) -> Option<Arc<dyn BatchProvider>> {
+        debug!(provider = name, "unregistered");
         self.providers.remove(name)
     }
 

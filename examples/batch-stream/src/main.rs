@@ -1,4 +1,5 @@
-//! Two batches for two models, bought through the router; outcomes of both are printed as they come.
+//! Requests for two models, cut into four batches and bought through the router; outcomes of all are printed as they
+//! come.
 //!
 //! It talks to the emulator inside this process, so it needs no account and no network, and a batch that takes minutes
 //! at a provider takes about a second. With a real account, only the two lines that build the provider differ.
@@ -9,7 +10,7 @@ use batchwright::{
     core::{Message, Money, Request, Sampling},
     emulator::{Emulator, EmulatorConfig, Face},
     openai::OpenAiBuilder,
-    router::{BatchRequest, BatchRouter, Control, RouterOptions},
+    router::{BatchRequest, BatchRouter, Control, RouterEvent, RouterOptions, RunItem, Split},
 };
 use futures::StreamExt;
 use std::{error::Error, sync::Arc};
@@ -26,22 +27,39 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .base_url(emulator.base_url(Face::OpenAi))
         .build()?;
 
-    // `RouterOptions::default()` suits a real provider: it polls every minute to every five.
-    let mut router = BatchRouter::new(RouterOptions::for_sandbox());
+    // `RouterOptions::default()` suits a real provider: it polls every minute to every five. No batch here holds more
+    // than five requests, so that cities and words make two each.
+    let options = RouterOptions::for_sandbox().with_split(Split::default().with_requests(5));
+    let mut router = BatchRouter::new(options);
     router.register(Arc::new(openai))?;
 
     let batches = vec![
-        BatchRequest::new("openai", about_cities()?),
-        BatchRequest::new("openai", about_words()),
+        BatchRequest::new("openai", about_cities()?).with_metadata("about", "cities"),
+        BatchRequest::new("openai", about_words()).with_metadata("about", "words"),
     ];
     let expected = CITIES.len() + WORDS.len();
 
     // Everything is checked before the first byte is sent: ids, models, endpoints, limits.
-    let mut run = router.run(batches, Control::default())?;
+    let run = router.run(batches, Control::default())?;
+    for batch in run.batches() {
+        println!(
+            "batch {}: {} requests about {}",
+            batch.chunk, batch.requests, batch.metadata["about"]
+        );
+    }
+    let mut items = run.items();
     let (mut succeeded, mut unknown) = (0, 0);
     let mut costs = Vec::new();
-    while let Some(outcome) = run.next().await {
-        let outcome = outcome?;
+    while let Some(item) = items.next().await {
+        let row = match item? {
+            RunItem::Row(row) => row,
+            RunItem::Event(RouterEvent::Sent { chunk, handle }) => {
+                println!("batch {chunk} is {} at {}", handle.id, handle.provider);
+                continue;
+            }
+            _ => continue,
+        };
+        let outcome = row.outcome;
         let text = outcome
             .response()
             .map(|response| response.text())

@@ -38,8 +38,8 @@ impl BatchRouter {
     /// requests were handed in, each with its handle. Nobody watches them then.
     ///
     /// What it takes to collect them from another process is their ticket ([`BatchRouter::ticket`]). Where a queue is
-    /// full this waits for room, watching the batches it sent. A batch the provider fails for want of room after this
-    /// returned is not sent again: that is what [`BatchRouter::run`] does.
+    /// full this waits for room, watching the batches it sent. Left alone they count no more in the account of the queue,
+    /// and one the provider fails for want of room is not sent again: both is what [`BatchRouter::run`] does.
     ///
     /// ```
     /// # mod docs { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/sandbox.rs")); } use docs::*;

@@ -12,6 +12,7 @@ use batchwright_router::{BatchRequest, BatchRouter, Control, RouterOptions};
 use futures::StreamExt;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+mod handles;
 mod queue;
 
 const ROWS: usize = 20;
