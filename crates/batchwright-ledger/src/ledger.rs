@@ -52,6 +52,9 @@ struct Inner {
     /// Where it is, asked for with every outcome.
     #[cfg(unix)]
     lock_path: PathBuf,
+    /// Device and inode of the lock's file, where they can be told.
+    #[cfg(unix)]
+    lock_place: Option<(u64, u64)>,
     next_segment: AtomicU32,
     /// Bytes of closed segments that were summed up.
     checkpointed: AtomicU64,
@@ -189,6 +192,9 @@ impl Ledger {
         Self(Arc::new(Inner {
             #[cfg(unix)]
             lock_path: folder.join(LOCK),
+            // They stay the same while it is held open.
+            #[cfg(unix)]
+            lock_place: lock.as_ref().and_then(place),
             folder,
             journal: Mutex::new(journal),
             epoch,
@@ -212,14 +218,13 @@ impl Ledger {
         #[cfg(unix)]
         {
             use std::os::unix::fs::MetadataExt as _;
-            let Some(lock) = &self.0.lock else {
+            if self.0.lock.is_none() {
                 return false;
-            };
-            let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-            let held = lock.metadata().map(place);
-            let named = fs::symlink_metadata(&self.0.lock_path).map(place);
+            }
+            let named = fs::symlink_metadata(&self.0.lock_path);
+            let named = named.ok().map(|named| (named.dev(), named.ino()));
             // Where it cannot be told, it may be.
-            !matches!((held, named), (Ok(held), Ok(named)) if held == named)
+            named.is_none() || named != self.0.lock_place
         }
         // A locked file cannot be removed there.
         #[cfg(not(unix))]
@@ -629,6 +634,14 @@ fn held(mut file: &File) -> Error {
         ErrorKind::Storage,
         format!("open the job: job is held by {who}; wait for it to end, or stop it"),
     )
+}
+
+/// What tells the file apart from any other as long as it is open.
+#[cfg(unix)]
+fn place(file: &File) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = file.metadata().ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 fn write_note(mut lock: &File, path: &Path, holder: &Holder) -> Result<()> {

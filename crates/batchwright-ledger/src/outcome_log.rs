@@ -34,13 +34,15 @@ const LINGER: Duration = Duration::from_millis(50);
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Lines of a bulk append are written in pieces of this size.
 const PIECE_BYTES: usize = 256 * 1024;
+/// Room kept for lines that gather.
+const KEPT_BYTES: usize = 64 * 1024;
 
 /// Where outcomes are appended. Clones share one segment and one thread, which ends with
 /// [`OutcomeLog::finish`] or the last clone.
 ///
-/// What is appended is in the file when the call is first polled, so that it outlives the process; outcomes then
-/// gather for at most a millisecond and share a sync. After a failed write or sync every append fails, since
-/// nobody knows what is on the disk (F-146); what was confirmed before stays confirmed.
+/// An intent is in the file when the call is first polled, so that it outlives the process. Outcomes gather for at most a
+/// millisecond, and share a write, which may be that of the next intent, and a sync. After a failed write or sync every
+/// append fails, since nobody knows what is on the disk (F-146); what was confirmed before stays confirmed.
 #[derive(Clone)]
 pub struct OutcomeLog(Arc<Shared>);
 
@@ -101,6 +103,8 @@ impl OutcomeLog {
             create,
             segment_bytes,
             current: None,
+            pending: Vec::new(),
+            pending_outcomes: 0,
             broken: None,
             held: Vec::new(),
             held_outcomes: 0,
@@ -535,6 +539,10 @@ struct Writer {
     create: Create,
     segment_bytes: u64,
     current: Option<Current>,
+    /// Whole lines not yet written, which no intent is among.
+    pending: Vec<u8>,
+    /// How many outcomes are among them.
+    pending_outcomes: u64,
     broken: Option<Error>,
     held: Vec<Held>,
     /// How many outcomes they wait for.
@@ -567,6 +575,10 @@ fn sync_when_due(desk: &Desk) {
                 }
             };
             writer.sleeps_until = None;
+            continue;
+        }
+        if let Err(error) = writer.flush() {
+            writer.fail(&error);
             continue;
         }
         writer.due = None;
@@ -646,7 +658,7 @@ impl Writer {
         self.held_outcomes >= GROUP || self.due.is_some_and(|due| due <= now)
     }
 
-    /// Appends whole lines to the segment, which makes them outlive this process.
+    /// Takes whole lines for the segment. Intents are in it on return, and outlive this process.
     fn write(&mut self, lines: &Lines<'_>) -> Result<()> {
         if self.ended {
             return Err(ended());
@@ -665,10 +677,45 @@ impl Writer {
 
     /// Writes nothing, or in vain, where an intent comes after another process took the job over.
     fn try_write(&mut self, lines: &Lines<'_>) -> Result<()> {
-        self.check_fence()?;
-        if lines.intents > 0 && self.taken_over.is_some() {
+        if lines.intents > 0 {
+            self.check_fence()?;
+            if self.taken_over.is_some() {
+                return Ok(());
+            }
+            let fills = self.put(lines.bytes, lines.intents)?;
+            // Once more, now that the intent can be read: whoever takes the job over after this reads it.
+            self.check_fence()?;
+            // What was left to another process is nobody's to close here.
+            if fills && self.taken_over.is_none() {
+                self.close()?;
+            }
             return Ok(());
         }
+        self.pending.extend_from_slice(lines.bytes);
+        self.pending_outcomes += lines.outcomes;
+        let begun = self.current.as_ref().map_or(0, |current| current.bytes);
+        let fills = begun + self.pending.len() as u64 >= self.segment_bytes;
+        if fills || self.pending.len() >= PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is pending.
+    fn flush(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        self.check_fence()?;
+        if self.put(&[], 0)? {
+            self.close()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is pending and, behind it in the same write, these lines of intents. Whether the segment is full
+    /// then.
+    fn put(&mut self, lines: &[u8], intents: u64) -> Result<bool> {
         let current = match &mut self.current {
             Some(current) => current,
             None => {
@@ -693,19 +740,17 @@ impl Writer {
             line.push(b'\n');
             current.append(&line)?;
         }
-        current.append(lines.bytes)?;
-        current.outcomes += lines.outcomes;
-        current.intents += lines.intents;
-        let is_full = current.bytes >= self.segment_bytes;
-        if lines.intents > 0 {
-            // Once more, now that the intent can be read: whoever takes the job over after this reads it.
-            self.check_fence()?;
+        if self.pending.is_empty() {
+            current.append(lines)?;
+        } else {
+            self.pending.extend_from_slice(lines);
+            current.append(&self.pending)?;
+            self.pending.clear();
+            self.pending.shrink_to(KEPT_BYTES);
         }
-        // What was left to another process is nobody's to close here.
-        if is_full {
-            self.close()?;
-        }
-        Ok(())
+        current.outcomes += std::mem::take(&mut self.pending_outcomes);
+        current.intents += intents;
+        Ok(current.bytes >= self.segment_bytes)
     }
 
     /// Looks whether another process took the job over (F-153). It has closed our segment then, so what was
@@ -765,6 +810,11 @@ impl Writer {
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
+        let written = self.flush();
+        if let Err(error) = &written {
+            self.fail(error);
+        }
+        written?;
         let synced = self.current.as_mut().map_or(Ok(()), Current::sync);
         if let Err(error) = &synced {
             self.fail(error);
@@ -1075,8 +1125,10 @@ mod tests {
                 intents: 0,
             };
             writer.write(&outcome).unwrap();
+            writer.flush().unwrap();
             let synced = writer.hold(&outcome);
             writer.write(&outcome).unwrap();
+            writer.flush().unwrap();
             std::fs::remove_file(folder.path().join("lock")).unwrap();
             let _second = Ledger::open(folder.path()).unwrap();
             let intent = Lines {
