@@ -112,6 +112,10 @@ impl Unfinished {
 }
 
 /// What can happen to a run.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every event is the end of a task"
+)]
 enum Event<T, C> {
     Stop,
     Task(Result<Done<T, C>, JoinError>),

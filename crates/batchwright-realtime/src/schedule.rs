@@ -557,19 +557,22 @@ impl Schedule {
         self.permits < self.options.max_in_flight
     }
 
-    /// The first in all queues whose scope lets it through. Within a scope nobody overtakes.
+    /// The first in all queues whose scope lets it through. Within a scope nobody overtakes but those who pass
+    /// retries without a budget.
     fn next_in_queue(&mut self, now: Duration) -> Option<Slot> {
         let mut next: Option<(u64, Slot)> = None;
         for lane in &mut self.lanes {
-            let Some((place, slot)) = lane.first() else {
-                continue;
-            };
-            if next.is_some_and(|(before, _)| before < place) {
-                continue;
-            }
-            let item = self.items[slot.0].as_ref().expect(HELD);
-            if lane.admission(now, item.estimate.tokens, item.cause) == Admission::Now {
-                next = Some((place, slot));
+            for (place, slot) in lane.heads() {
+                if next.is_some_and(|(before, _)| before < place) {
+                    break;
+                }
+                let item = self.items[slot.0].as_ref().expect(HELD);
+                match lane.admission(now, item.estimate.tokens, item.cause) {
+                    Admission::Now => next = Some((place, slot)),
+                    Admission::RetryAt(_) => continue,
+                    Admission::At(_) | Admission::AfterAnother => {}
+                }
+                break;
             }
         }
         next.map(|(_, slot)| slot)
@@ -714,7 +717,7 @@ impl Schedule {
         self.queued += 1;
         let item = item(&mut self.items, slot);
         item.phase = Phase::Queued { place, last };
-        self.lanes[item.scope.index()].join(place, slot);
+        self.lanes[item.scope.index()].join(place, slot, item.cause);
         if let Some(deadline) = item.deadline {
             self.deadlines.insert((deadline, slot));
         }

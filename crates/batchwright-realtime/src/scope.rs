@@ -84,6 +84,8 @@ pub(crate) enum Admission {
     At(Duration),
     /// When an attempt of the scope has ended.
     AfterAnother,
+    /// Not before then for want of a retry budget alone, which holds nobody back but retries.
+    RetryAt(Duration),
 }
 
 /// What an attempt remembers of its start.
@@ -92,6 +94,7 @@ pub(crate) struct Ticket {
     taken: Taken,
     generation: u64,
     epoch: u64,
+    cause: Cause,
 }
 
 /// The state of one scope.
@@ -130,14 +133,16 @@ impl ScopeState {
         };
         at = at.max(self.cooldown.ready_at());
         at = at.max(self.gates.ready_at(now, tokens));
+        if at > now {
+            return Admission::At(at);
+        }
         if cause == Cause::Fault {
-            at = at.max(self.retry_budget.ready_at(now));
+            let at = self.retry_budget.ready_at(now);
+            if at > now {
+                return Admission::RetryAt(at);
+            }
         }
-        if at <= now {
-            Admission::Now
-        } else {
-            Admission::At(at)
-        }
+        Admission::Now
     }
 
     /// Whether anything is limited by tokens.
@@ -159,6 +164,7 @@ impl ScopeState {
             taken: self.gates.take(now, tokens),
             generation: self.cooldown.generation(),
             epoch: self.breaker.started(),
+            cause,
         }
     }
 
@@ -170,6 +176,9 @@ impl ScopeState {
             .answered(now, ticket.taken.started, answer.took);
         self.breaker.ended(now, ticket.epoch, Health::Up);
         self.gates.settle(now, ticket.taken, answer.tokens);
+        if ticket.cause == Cause::Fault {
+            self.retry_budget.give_back(now);
+        }
         if let Some(limit) = &answer.rate_limit {
             self.gates.read(now, ticket.taken, limit);
         }
@@ -225,6 +234,9 @@ impl ScopeState {
         self.in_flight -= 1;
         self.breaker.ended(now, ticket.epoch, Health::Unknown);
         self.gates.refund(now, ticket.taken);
+        if ticket.cause == Cause::Fault {
+            self.retry_budget.give_back(now);
+        }
     }
 
     pub(crate) fn is_down(&self) -> bool {

@@ -11,8 +11,15 @@ use std::{collections::BTreeSet, time::Duration};
 #[derive(Debug)]
 pub(super) struct Lane {
     state: ScopeState,
-    queue: BTreeSet<(u64, Slot)>,
-    /// What holds the first of the queue back, until something happens in the scope.
+    queue: Queue,
+    /// Retries after faults, which may be passed while they have no budget.
+    retries: Queue,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    items: BTreeSet<(u64, Slot)>,
+    /// What holds the first back, until something happens in the scope.
     hold: Option<Admission>,
 }
 
@@ -20,54 +27,82 @@ impl Lane {
     pub(super) fn new(options: &ScopeOptions, max_in_flight: usize) -> Self {
         Self {
             state: ScopeState::new(options, max_in_flight),
-            queue: BTreeSet::new(),
-            hold: None,
+            queue: Queue::default(),
+            retries: Queue::default(),
         }
     }
 
-    pub(super) fn join(&mut self, place: u64, slot: Slot) {
-        self.queue.insert((place, slot));
+    pub(super) fn join(&mut self, place: u64, slot: Slot, cause: Cause) {
+        self.queue_of(cause).items.insert((place, slot));
     }
 
     pub(super) fn leave(&mut self, place: u64, slot: Slot) {
-        // The next one may need less, or spend of another budget.
-        self.hold = None;
-        self.queue.remove(&(place, slot));
+        self.let_go();
+        self.queue.items.remove(&(place, slot));
+        self.retries.items.remove(&(place, slot));
     }
 
     pub(super) fn first(&self) -> Option<(u64, Slot)> {
-        self.queue.first().copied()
+        self.heads().next()
     }
 
-    /// Asks for the first of the queue, or for one that comes while nobody waits.
+    /// Those who may be next, in their order. The second is asked only where the first is a retry without a
+    /// budget.
+    pub(super) fn heads(&self) -> impl Iterator<Item = (u64, Slot)> + use<> {
+        let (one, other) = (self.queue.items.first(), self.retries.items.first());
+        let (one, other) = (one.copied(), other.copied());
+        let swap = other.is_some_and(|retry| one.is_none_or(|one| retry < one));
+        let both = if swap { [other, one] } else { [one, other] };
+        both.into_iter().flatten()
+    }
+
+    /// Asks for a head, or for one that comes while nobody waits.
     pub(super) fn admission(&mut self, now: Duration, tokens: u64, cause: Cause) -> Admission {
-        match self.hold {
+        match self.queue_of(cause).hold {
             Some(Admission::AfterAnother) => Admission::AfterAnother,
-            Some(Admission::At(at)) if at > now => Admission::At(at),
+            Some(held @ (Admission::At(at) | Admission::RetryAt(at))) if at > now => held,
             _ => {
                 let admission = self.state.admission(now, tokens, cause);
-                self.hold = (admission != Admission::Now).then_some(admission);
+                let hold = (admission != Admission::Now).then_some(admission);
+                self.queue_of(cause).hold = hold;
                 admission
             }
         }
     }
 
-    /// When the first of the queue may start although nothing else happens.
+    /// When the next may start although nothing else happens.
     pub(super) fn wake_at(&self) -> Option<Duration> {
-        if self.queue.is_empty() {
-            return None;
+        let mut wakes = None;
+        for head in self.heads() {
+            let is_retry = self.retries.items.first() == Some(&head);
+            let queue = if is_retry { &self.retries } else { &self.queue };
+            match queue.hold {
+                Some(Admission::RetryAt(at)) => wakes = Some(at),
+                Some(Admission::AfterAnother) => return wakes,
+                Some(Admission::At(at)) => return Some(wakes.map_or(at, |retry| at.min(retry))),
+                Some(Admission::Now) | None => return Some(Duration::ZERO),
+            }
         }
-        match self.hold {
-            Some(Admission::AfterAnother) => None,
-            Some(Admission::At(at)) => Some(at),
-            Some(Admission::Now) | None => Some(Duration::ZERO),
-        }
+        wakes
     }
 
     /// The scope, to tell it what happened.
     pub(super) fn state(&mut self) -> &mut ScopeState {
-        self.hold = None;
+        self.let_go();
         &mut self.state
+    }
+
+    fn let_go(&mut self) {
+        self.queue.hold = None;
+        self.retries.hold = None;
+    }
+
+    fn queue_of(&mut self, cause: Cause) -> &mut Queue {
+        if cause == Cause::Fault {
+            &mut self.retries
+        } else {
+            &mut self.queue
+        }
     }
 
     pub(super) fn counts_tokens(&self) -> bool {

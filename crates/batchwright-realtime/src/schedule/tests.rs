@@ -353,7 +353,8 @@ impl Shell {
                 assert!(wait >= policy.floor || limited || elsewhere);
                 let until = self.now + wait;
                 assert!(self.deadline(start.slot).is_none_or(|end| until < end));
-                assert!(!(stops && !elsewhere) && !self.schedule.is_stopping());
+                assert!(!stops || elsewhere);
+                assert!(!self.schedule.is_stopping());
             }
             Verdict::Record(last, _) => {
                 assert_eq!((last.slot, last.attempt), (start.slot, start.attempt));
@@ -637,7 +638,7 @@ fn f_001_one_limit_holds_its_scope_back_and_no_other() {
     };
     let limited = error(ErrorKind::RateLimited).with_retry_after(SECOND * 20);
     fail(&mut schedule, SECOND, first.slot, limited);
-    assert!(matches!(schedule.notices().next(), Some(Notice::Rests(..))));
+    assert!(matches!(schedule.notice(), Some(Notice::Rests(..))));
     let waits = arrive(&mut schedule, 1, scopes[0]);
     assert!(matches!(waits, Arrival::Wait(_)), "its scope rests");
     let goes = arrive(&mut schedule, 2, scopes[1]);
@@ -723,7 +724,7 @@ fn f_022_rows_wait_while_the_provider_is_down_and_one_asks_whether_it_is_back() 
         fail(&mut schedule, SECOND, start.slot, error(ErrorKind::Connect));
     }
     assert_eq!(
-        schedule.notices().next(),
+        schedule.notice(),
         Some(Notice::Down(ScopeId::default()))
     );
     assert!(schedule.due(SECOND * 5).is_none());
@@ -734,8 +735,43 @@ fn f_022_rows_wait_while_the_provider_is_down_and_one_asks_whether_it_is_back() 
     assert_eq!(schedule.waiting(), 31);
     schedule.recorded(SECOND * 7, probe.slot, Some(answer(None)));
     assert_eq!(
-        schedule.notices().next(),
+        schedule.notice(),
         Some(Notice::Back(ScopeId::default()))
     );
     assert!(matches!(schedule.due(SECOND * 7), Some(Due::Start(_))));
+}
+
+#[test]
+fn f_019_retries_without_a_budget_let_first_attempts_pass_and_flow_again_once_one_succeeds() {
+    let budget = RetryBudgetOptions::default()
+        .with_burst(1)
+        .with_share(0.0)
+        .with_per_second(0.1);
+    let scope = ScopeOptions::default().with_retry_budget(budget);
+    let mut schedule = schedule(options(8).with_scope(scope));
+    schedule.answered();
+    let starts: Vec<_> = (0..3)
+        .map(|row| arrive(&mut schedule, SECOND, row))
+        .collect();
+    for start in &starts {
+        fail(&mut schedule, SECOND, start.slot, error(ErrorKind::Connect));
+    }
+    let later = SECOND * 5;
+    let Some(Due::Start(retry)) = schedule.due(later) else {
+        panic!("one retry is allowed");
+    };
+    assert!(schedule.due(later).is_none());
+    let wakes = schedule.wake_at().unwrap();
+    assert!(wakes > later && wakes <= later + SECOND * 11, "{wakes:?}");
+    let first = schedule.arrived(later, 3, ScopeId::default(), tokens(0));
+    assert!(matches!(first, Arrival::Wait(_)));
+    let Some(Due::Start(passes)) = schedule.due(later) else {
+        panic!("a first attempt passes");
+    };
+    assert_eq!(passes.attempt, 1);
+    schedule.recorded(later, retry.slot, Some(answer(None)));
+    let Some(Due::Start(again)) = schedule.due(later) else {
+        panic!("the provider is back");
+    };
+    assert_eq!(again.attempt, 2);
 }

@@ -155,7 +155,7 @@ fn run(options: &ScopeOptions, mut server: Server, load: Load, seed: u64) -> Res
                     wake = Some(Duration::from_millis(millis));
                     break;
                 }
-                Admission::AfterAnother => break,
+                _ => break,
             }
         }
         let next = events.peek().map(|Reverse((at, _))| *at);
@@ -336,7 +336,7 @@ fn ax_137_tokens_are_reserved_and_set_right() {
     {
         Admission::Now => 0,
         Admission::At(at) => (at - SECOND).as_millis(),
-        Admission::AfterAnother => panic!("nothing else holds it back"),
+        other => panic!("nothing else holds it back: {other:?}"),
     };
     // 1,000 a second, 900 at once.
     let first = scope.start(SECOND, 900, Cause::First);
@@ -366,7 +366,7 @@ fn f_019_faults_spend_the_retry_budget_and_limits_do_not() {
     scope.start(SECOND, 0, Cause::Fault);
     assert!(matches!(
         scope.admission(SECOND, 0, Cause::Fault),
-        Admission::At(_)
+        Admission::RetryAt(_)
     ));
     assert_eq!(scope.admission(SECOND, 0, Cause::Again), Admission::Now);
     assert_eq!(scope.admission(SECOND, 0, Cause::First), Admission::Now);
@@ -443,7 +443,7 @@ proptest! {
                         prop_assert!(!open.is_empty(), "nothing to wait for");
                         break;
                     }
-                    Admission::At(at) => {
+                    Admission::At(at) | Admission::RetryAt(at) => {
                         prop_assert!(at > now);
                         prop_assert!(at <= now + SECOND * 3700, "{:?}", at - now);
                         if event > 3 {
