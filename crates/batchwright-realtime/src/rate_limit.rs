@@ -106,6 +106,8 @@ pub(crate) struct RateGates {
     requests: Gate,
     tokens: Gate,
     pace: Pace,
+    in_flight: u64,
+    tokens_in_flight: u64,
     tokens_taken: u64,
 }
 
@@ -127,6 +129,8 @@ impl RateGates {
             requests: Gate::new(options.requests_per_minute, burst, burst_seconds),
             tokens: Gate::new(options.tokens_per_minute, None, burst_seconds),
             pace: Pace::new(),
+            in_flight: 0,
+            tokens_in_flight: 0,
             tokens_taken: 0,
         }
     }
@@ -151,6 +155,8 @@ impl RateGates {
     /// An attempt starts.
     pub(crate) fn take(&mut self, now: Duration, tokens: u64) -> Taken {
         let serial = self.pace.started(now);
+        self.in_flight += 1;
+        self.tokens_in_flight += tokens;
         self.tokens_taken += tokens;
         if let Some(bucket) = &mut self.requests.bucket {
             bucket.take(now, 1.0);
@@ -168,6 +174,8 @@ impl RateGates {
 
     /// The attempt came back. `tokens` is what it used; unknown leaves the estimate.
     pub(crate) fn settle(&mut self, now: Duration, taken: Taken, tokens: Option<u64>) {
+        self.in_flight -= 1;
+        self.tokens_in_flight -= taken.tokens;
         if let (Some(bucket), Some(tokens)) = (&mut self.tokens.bucket, tokens) {
             let over = tokens as f64 - taken.tokens as f64;
             if over > 0.0 {
@@ -180,17 +188,14 @@ impl RateGates {
 
     /// The attempt never left: all of what it took is free again.
     pub(crate) fn refund(&mut self, now: Duration, taken: Taken) {
-        self.settle(now, taken, Some(0));
-        if let Some(bucket) = &mut self.requests.bucket {
-            bucket.give_back(now, 1.0);
-        }
+        self.give_back(now, taken);
         self.pace.unsent(now, taken.started);
     }
 
     /// The attempt was refused by a rate limit, which began a rest until `resume` or came late.
     pub(crate) fn refused(&mut self, now: Duration, taken: Taken, resume: Option<Duration>) {
-        // Refused, it used no tokens. The request still counts: some vendors count those too.
-        self.settle(now, taken, Some(0));
+        // Where a vendor counts what it refuses, its headers say so.
+        self.give_back(now, taken);
         match resume {
             Some(resume) if self.learn => {
                 self.pace.limited(now, taken.serial, taken.started, resume);
@@ -204,7 +209,8 @@ impl RateGates {
         if !self.learn {
             return;
         }
-        let after = self.pace.serial() - taken.serial - 1;
+        // What was sent since and has come back is counted by later headers, or was refused.
+        let after = (self.pace.serial() - taken.serial - 1).min(self.in_flight);
         let recent = self.pace.recent(now) as f64;
         self.requests.read(
             now,
@@ -217,7 +223,7 @@ impl RateGates {
             after as f64,
             recent,
         );
-        let after = self.tokens_taken - taken.tokens_before;
+        let after = (self.tokens_taken - taken.tokens_before).min(self.tokens_in_flight);
         self.tokens.read(
             now,
             self.burst_seconds,
@@ -229,6 +235,13 @@ impl RateGates {
             after as f64,
             after as f64,
         );
+    }
+
+    fn give_back(&mut self, now: Duration, taken: Taken) {
+        self.settle(now, taken, Some(0));
+        if let Some(bucket) = &mut self.requests.bucket {
+            bucket.give_back(now, 1.0);
+        }
     }
 }
 

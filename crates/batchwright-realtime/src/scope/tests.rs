@@ -258,6 +258,24 @@ fn f_018_a_limit_nobody_tells_is_learned_from_refusals() {
     }
 }
 
+/// What is on its way when the first refusal comes back is refused with it; after that few are.
+#[test]
+fn f_001_a_first_flight_larger_than_the_burst_costs_refusals_and_no_time() {
+    for headers in [Headers::None, Headers::Bucket, Headers::Minute] {
+        for concurrency in [256, 1000] {
+            let load = Load {
+                concurrency,
+                ..LOAD
+            };
+            let server = Server::new(100.0, 100.0, headers);
+            let result = run(&ScopeOptions::default(), server, load, 1);
+            println!("{headers:?}: {:.2} % over, {result:?}", result.over(IDEAL));
+            assert!(result.over(IDEAL) < 4.0, "{headers:?} {result:?}");
+            assert!(result.refused < concurrency + 150, "{headers:?} {result:?}");
+        }
+    }
+}
+
 /// Per case: the rate a second, the burst, and how much longer than possible 30 s of work may take. Where
 /// next to nothing may come at once, requests that overtake each other are refused at any pace near the limit.
 #[test]
