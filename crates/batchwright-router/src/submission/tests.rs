@@ -122,6 +122,8 @@ struct World {
     creates_at: Vec<Duration>,
     polls_at: Vec<Duration>,
     lists_at: Vec<Duration>,
+    /// The effect the last crash was at, and whether it had taken place.
+    crashed: Option<(String, bool)>,
     minted: u32,
     options: RouterOptions,
 }
@@ -180,6 +182,7 @@ impl World {
             creates_at: Vec::new(),
             polls_at: Vec::new(),
             lists_at: Vec::new(),
+            crashed: None,
             minted: 0,
             options: RouterOptions::default(),
         }
@@ -234,6 +237,11 @@ impl World {
             }
             let effect = machine.next(self.now);
             let crash = crash.filter(|crash| crash.at == step);
+            if let Some(crash) = crash {
+                let name = format!("{effect:?}");
+                let end = name.find([' ', '(']).unwrap_or(name.len());
+                self.crashed = Some((name[..end].to_owned(), crash.after));
+            }
             if let Some(crash) = crash.filter(|crash| !crash.after) {
                 self.now += crash.downtime;
                 return None;

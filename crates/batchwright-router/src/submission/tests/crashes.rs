@@ -236,6 +236,87 @@ fn f_148_a_second_crash_while_recovering_buys_nothing_twice() {
     }
 }
 
+/// Which crash point of the protocol a process died at, by what it left behind.
+fn crash_point(world: &World, create: Create) -> Option<&'static str> {
+    let (effect, done) = world.crashed.as_ref()?;
+    let point = match (world.journal.last(), effect.as_str(), done) {
+        (None, ..) => "P1",
+        (Some(JournalEvent::UploadIntent { .. }), "Upload", true) => "P3",
+        (Some(JournalEvent::UploadIntent { .. }), ..) => "P2",
+        (Some(JournalEvent::Uploaded { .. }), ..) => "P4",
+        (Some(JournalEvent::CreateIntent { .. }), "Submit", true) => match create {
+            Create::Dropped => "P6",
+            Create::Late(_) => "P7",
+            Create::AnswerLost | Create::Doubled => "P8",
+            _ => "P9",
+        },
+        (Some(JournalEvent::CreateIntent { .. }), ..) => "P5",
+        (Some(JournalEvent::Created { .. }), ..) => "P10",
+        (Some(JournalEvent::Status { status, .. }), effect, done) => match (effect, done) {
+            ("Collect", false) => "P13",
+            ("Collect", true) => "P14",
+            _ if status.is_terminal() => "P12",
+            _ => "P11",
+        },
+        (Some(JournalEvent::Collected { .. }), "Merge", true) => "P16",
+        (Some(JournalEvent::Collected { .. }), ..) => "P15",
+        (Some(JournalEvent::Merged { .. }), ..) => "P17",
+        (Some(JournalEvent::CancelIntent { .. }), ..) => "P19",
+        (Some(JournalEvent::Absent { .. } | JournalEvent::Fenced { .. }), ..) => "P21",
+        (Some(JournalEvent::Surplus { .. }), ..) => "P22",
+        _ => return None,
+    };
+    Some(point)
+}
+
+/// P1 to P22 but for P18 and P20, which are not this machine's: each is met, and each ends with one purchase.
+#[test]
+fn f_148_p1_to_p22_every_crash_point_is_met_and_recovered_from() {
+    let creates = [
+        Create::Answered,
+        Create::AnswerLost,
+        Create::Dropped,
+        Create::Late(10 * MINUTE),
+        Create::Doubled,
+    ];
+    let mut met = std::collections::BTreeMap::new();
+    for create in creates {
+        for cancel_at in [None, Some(10 * MINUTE)] {
+            for (at, after) in (0..60).flat_map(|at| [(at, false), (at, true)]) {
+                let mut world = World::creating([create]);
+                world.cancel_at = cancel_at;
+                let crash = Crash {
+                    at,
+                    after,
+                    downtime: MINUTE,
+                };
+                if world.process(Some(crash)).is_some() {
+                    break;
+                }
+                let point = crash_point(&world, create);
+                assert_eq!(
+                    world.run(&[]),
+                    End::Merged,
+                    "{create:?} {at} {after} {point:?}"
+                );
+                let most = if create == Create::Doubled { 2 } else { 1 };
+                assert!(world.bought() <= most, "{create:?} {at} {after} {point:?}");
+                world.assert_rows_ended_once();
+                if let Some(point) = point {
+                    *met.entry(point).or_insert(0) += 1;
+                }
+            }
+        }
+    }
+    println!("crash points met: {met:?}");
+    for point in [
+        "P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10", "P11", "P12", "P13", "P14",
+        "P15", "P16", "P19", "P21", "P22",
+    ] {
+        assert!(met.contains_key(point), "{point} is never met: {met:?}");
+    }
+}
+
 /// The residual risk, and how it shows: a create that commits after the settle window although its input
 /// was deleted. Where it shows before the next create, it is adopted and nothing else is bought.
 #[test]
