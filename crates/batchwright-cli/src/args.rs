@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Results(ResultsArgs),
     /// Prove from a job's files alone that every row has exactly one outcome
     Verify(JobArgs),
+    /// Find what a job left at its provider, and with --yes take away what nobody needs any more
+    Gc(Box<GcArgs>),
     /// List the jobs in the state folder
     Jobs(JobsArgs),
     /// List the providers: lanes, endpoints, limits, and the variables they read
@@ -313,6 +315,23 @@ pub(crate) struct RetriedArgs {
     /// Rows the model or a policy refused to answer
     #[arg(long)]
     pub(crate) refused: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GcArgs {
+    /// The job's name
+    pub(crate) job: String,
+    /// At the provider: uploaded inputs and batches of this job
+    #[arg(long, required = true)]
+    pub(crate) remote: bool,
+    /// The provider's result files too; the job's folder has them
+    #[arg(long)]
+    pub(crate) results: bool,
+    /// Take away what is not kept, instead of only naming it
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) running: RunningArgs,
 }
 
 #[derive(Args, Debug)]

@@ -8,6 +8,7 @@ mod catalogue;
 mod check;
 mod doctor;
 mod emulator;
+mod gc;
 mod jobs;
 mod results;
 mod retry;
@@ -66,6 +67,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Cancel(args) => cancel::cancel(args).await,
         Command::Results(args) => results::results(&args),
         Command::Verify(args) => verify::verify(&args),
+        Command::Gc(args) => gc::gc(*args).await,
         Command::Jobs(args) => jobs::jobs(&args),
         Command::Providers(args) => catalogue::providers(&args),
         Command::Models(args) => catalogue::models(&args),

@@ -217,7 +217,7 @@ pub(crate) fn ledger_options(args: &RunningArgs) -> LedgerOptions {
     LedgerOptions::default().with_network_fs(args.network_state)
 }
 
-fn connection(args: &RunningArgs) -> Connection {
+pub(crate) fn connection(args: &RunningArgs) -> Connection {
     Connection {
         concurrency: args.concurrency,
         timeout: args.timeout,

@@ -187,6 +187,25 @@ impl SealedBatch {
 #[expect(clippy::exhaustive_structs, reason = "a name and nothing else")]
 pub struct InputRef(pub String);
 
+/// An input of ours that is stored at a provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredInput {
+    /// The provider's name for it.
+    pub input: InputRef,
+    /// The attempt it was uploaded for.
+    pub tag: SubmissionTag,
+    /// Its size, where the list tells.
+    pub bytes: Option<u64>,
+}
+
+impl StoredInput {
+    /// An input stored for this attempt.
+    pub fn new(input: InputRef, tag: SubmissionTag, bytes: Option<u64>) -> Self {
+        Self { input, tag, bytes }
+    }
+}
+
 /// A batch at a provider, as durable data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]

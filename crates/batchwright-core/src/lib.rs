@@ -22,7 +22,7 @@ mod provider;
 
 pub use batch::{
     BatchCounts, BatchHandle, BatchSnapshot, BatchStatus, BatchSummary, InputFault, InputRef,
-    ListMark, ResultFile, SealedBatch, SealedBody, SubmissionTag, SubmitError,
+    ListMark, ResultFile, SealedBatch, SealedBody, StoredInput, SubmissionTag, SubmitError,
 };
 pub use capability::{BatchInput, BatchLimits, Capability, IdRule, ListMatch};
 pub use error::{Error, ErrorKind, RateLimit, Result, RetryClass};

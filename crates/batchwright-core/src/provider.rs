@@ -12,7 +12,8 @@
 
 use crate::{
     BatchHandle, BatchSnapshot, BatchSummary, Capability, Error, ErrorKind, InputRef, ListMark,
-    Outcome, Request, Response, Result, ResultFile, SealedBatch, SubmissionTag, SubmitError,
+    Outcome, Request, Response, Result, ResultFile, SealedBatch, StoredInput, SubmissionTag,
+    SubmitError,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -201,6 +202,21 @@ pub trait BatchProvider: Send + Sync {
     /// # Cancel safety
     /// Cancel safe: it only reads.
     async fn list_since(&self, mark: &ListMark) -> Result<Vec<BatchSummary>>;
+
+    /// The inputs of a job that are stored at the provider, by their tags, whoever uploaded them: for taking them away
+    /// when nobody needs them any more. The default is for providers that cannot tell.
+    ///
+    /// # Errors
+    /// `Unsupported` where the provider has no list, or creates carry the lines; every failure to read it.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
+    async fn uploads(&self, _job: &str) -> Result<Vec<StoredInput>> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "list stored inputs: this provider has no list of them",
+        ))
+    }
 
     /// Deletes an uploaded input, so that a late create fails instead of running. An input that is not
     /// there is fine. Never called where the create carries the lines.

@@ -488,6 +488,10 @@ struct SummaryProvenance<'a> {
 }
 
 /// What a segment's line says.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is made for each line and none is kept"
+)]
 pub(crate) enum Entry<'a> {
     Intent {
         row: u64,

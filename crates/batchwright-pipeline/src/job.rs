@@ -2,6 +2,7 @@
 
 mod batch;
 mod deadline;
+mod garbage;
 mod policy;
 mod progress;
 mod realtime;
@@ -10,6 +11,7 @@ mod retry;
 mod spec;
 
 pub use batch::SeenBatch;
+pub use garbage::{RemoteKind, RemoteObject};
 pub use policy::Remainder;
 pub use progress::{BatchLine, JobProgress, Progress};
 pub use results::{ResultsOptions, WrittenResults};

@@ -13,7 +13,7 @@ use crate::wire::{
 use batchwright_core::{
     BatchCounts, BatchHandle, BatchSnapshot, BatchStatus, BatchSummary, ByteStream, Capability,
     Ending, Error, ErrorKind, InputFault, InputRef, ListMark, ListPage, ListWalk, Outcome, Request,
-    Result, ResultFile, RetryClass, SealedBatch, SubmissionTag, SubmitError,
+    Result, ResultFile, RetryClass, SealedBatch, StoredInput, SubmissionTag, SubmitError,
 };
 use batchwright_http::{
     Asked, Body, Reply, answered, hollow, redact, row_outcome, submitted, unreadable,
@@ -173,6 +173,40 @@ pub(crate) async fn find_upload(
     tag: &SubmissionTag,
 ) -> Result<Option<InputRef>> {
     let filename = filename(tag);
+    let mut found = None;
+    each_file(client, &mut |file| {
+        let ours = file.filename.as_deref() == Some(&*filename);
+        if let (true, Some(id)) = (ours && file.bytes == Some(batch.bytes), &file.id) {
+            found = Some(InputRef(id.clone()));
+        }
+        found.is_none()
+    })
+    .await?;
+    Ok(found)
+}
+
+/// The stored inputs of a job.
+pub(crate) async fn uploads(client: &Client, job: &str) -> Result<Vec<StoredInput>> {
+    let mut uploads = Vec::new();
+    each_file(client, &mut |file| {
+        let name = file.filename.as_deref().unwrap_or_default();
+        let tag = name.strip_suffix(".jsonl").map(str::parse::<SubmissionTag>);
+        if let (Some(Ok(tag)), Some(id)) = (tag, &file.id)
+            && tag.job() == job
+        {
+            uploads.push(StoredInput::new(InputRef(id.clone()), tag, file.bytes));
+        }
+        true
+    })
+    .await?;
+    Ok(uploads)
+}
+
+/// Visits every file of the list until `visit` has enough.
+async fn each_file(
+    client: &Client,
+    visit: &mut (dyn FnMut(&FileObject) -> bool + Send),
+) -> Result<()> {
     let mut after: Option<String> = None;
     for _ in 0..MAX_FILE_PAGES {
         let reply = client.list_files(after.as_deref()).await?;
@@ -182,9 +216,8 @@ pub(crate) async fn find_upload(
             let Some(file) = lenient::<FileObject>(Some(entry)) else {
                 continue;
             };
-            let ours = file.filename.as_deref() == Some(&*filename);
-            if let (true, Some(id)) = (ours && file.bytes == Some(batch.bytes), &file.id) {
-                return Ok(Some(InputRef(id.clone())));
+            if !visit(&file) {
+                return Ok(());
             }
             last = file.id.or(last);
         }
@@ -195,7 +228,7 @@ pub(crate) async fn find_upload(
         }
         after = next;
     }
-    Ok(None)
+    Ok(())
 }
 
 /// Deletes an input; one that is gone is fine.

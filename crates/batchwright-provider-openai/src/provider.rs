@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use batchwright_core::{
     BatchHandle, BatchProvider, BatchSnapshot, BatchSummary, ByteStream, CallOptions, Capability,
     ChatProvider, Error, InputRef, ListMark, Outcome, Request, Response, Result, ResultFile,
-    SealedBatch, SubmissionTag, SubmitError,
+    SealedBatch, StoredInput, SubmissionTag, SubmitError,
 };
 use std::{fmt, sync::Arc};
 
@@ -181,6 +181,10 @@ impl BatchProvider for OpenAi {
         batch::list_since(&self.0.client, &self.0.name, mark)
             .await
             .map_err(|error| self.ours(error))
+    }
+
+    async fn uploads(&self, job: &str) -> Result<Vec<StoredInput>> {
+        batch::uploads(&self.0.client, job).await
     }
 
     async fn discard(&self, input: &InputRef) -> Result<()> {

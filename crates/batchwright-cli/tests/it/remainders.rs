@@ -502,3 +502,51 @@ fn a_job_is_left_at_the_provider_watched_and_collected_later() {
         "{text}"
     );
 }
+
+#[test]
+fn f_092_what_is_left_at_the_provider_is_named_and_taken_away_by_a_word() {
+    let case = Case::new(60, standing(), &json!([]));
+    // Each of these runs dies with an upload or a create under way.
+    case.provider.fault(&json!([
+        {"match": {"method": "POST"}, "actions": [{"delay_headers": "80ms"}]},
+    ]));
+    for moment in [150u64, 250, 350] {
+        let running = case.start(&[]);
+        std::thread::sleep(Duration::from_millis(moment));
+        running.kill();
+    }
+    let gc = |more: &[&str]| {
+        let ended = case
+            .place
+            .run(&[&["gc", "j", "--remote", "--json"], more].concat());
+        let ended = ended.assert_code(0);
+        let lines = ended
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        lines.collect::<Vec<Value>>()
+    };
+    // Nothing that a chunk under way needs goes.
+    for object in gc(&["--yes"]) {
+        assert!(!object["kept"].is_null(), "{object}");
+    }
+    case.pass_time(case.start(&[])).assert_code(0);
+    let garbage = gc(&["--results"]);
+    let count = |kind: &str| {
+        let of_kind = garbage.iter().filter(|object| object["kind"] == kind);
+        of_kind.clone().count() as i64 * 100
+            + of_kind.filter(|it| it["kept"].is_null()).count() as i64
+    };
+    assert!(count("input") >= 303, "{garbage:?}");
+    assert_eq!(count("batch"), 300, "{garbage:?}");
+    assert_eq!(count("results"), 303, "{garbage:?}");
+    let deletes = || case.provider.calls("DELETE", "/openai/v1/files/{file_id}");
+    assert_eq!(deletes(), 0, "so far they were only named");
+    gc(&["--results", "--yes"]);
+    assert!(deletes() >= 6, "{}", deletes());
+    assert!(
+        gc(&[]).iter().all(|object| object["kind"] == "batch"),
+        "all inputs are gone"
+    );
+    case.assert_all_answered(&[]);
+}
