@@ -38,4 +38,18 @@ pub use retry_budget::RetryBudgetOptions;
 pub use run::{EndReason, Run, RunEnd, Unfinished};
 pub use scope::ScopeOptions;
 pub use spend::{OnReached, SpendOptions, Spent};
-pub use strategy::{Attempt, Direct, Executed, Next, Scope, Strategy};
+pub use strategy::{
+    Attempt, Direct, Executed, Next, Scope, Strategy,
+    adapted::Adapted,
+    answer_cache::{AnswerCache, AnswerKey, MemoryCache},
+    cached::Cached,
+    closure::{Blocking, Closure, Turn},
+    ladder::{Climb, Ladder, Rung},
+    timed::{Latencies, Timed},
+};
+#[cfg(feature = "structured")]
+pub use strategy::{
+    rejection::{Fault, Rejection},
+    structured::Structured,
+    validated::Validated,
+};

@@ -1,5 +1,26 @@
 //! What the pool runs for one item, and what it hands to it.
 
+pub(crate) mod adapted;
+pub(crate) mod answer_cache;
+pub(crate) mod cached;
+pub(crate) mod closure;
+#[cfg(feature = "structured")]
+mod contract;
+mod flights;
+#[cfg(feature = "structured")]
+mod json_text;
+pub(crate) mod ladder;
+mod memory;
+#[cfg(feature = "structured")]
+mod portable;
+#[cfg(feature = "structured")]
+pub(crate) mod rejection;
+#[cfg(feature = "structured")]
+pub(crate) mod structured;
+pub(crate) mod timed;
+#[cfg(feature = "structured")]
+pub(crate) mod validated;
+
 use crate::ItemState;
 use async_trait::async_trait;
 use batchwright_core::{
