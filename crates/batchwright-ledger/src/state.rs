@@ -100,6 +100,11 @@ impl ChunkState {
         self.surplus.iter().any(|batch| batch.ended.is_none())
     }
 
+    /// Whether a batch besides the one that counts may still show, or has not ended, as of `now`.
+    pub fn is_watched(&self, now: Timestamp) -> bool {
+        self.has_open_surplus() || self.ghosts_until().is_some_and(|until| now < until)
+    }
+
     fn surplus_mut(&mut self, id: &str) -> Option<&mut SurplusBatch> {
         self.surplus.iter_mut().find(|batch| batch.handle.id == id)
     }

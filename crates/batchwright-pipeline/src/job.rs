@@ -22,7 +22,8 @@ use crate::{
     preflight::BadRow,
 };
 use batchwright_core::{
-    BatchProvider, ChatProvider, Ending, Error, ErrorKind, Lane, Money, Outcome, PriceTable, Result,
+    BatchProvider, ChatProvider, Ending, Error, ErrorKind, Lane, Money, Outcome, PriceTable,
+    Result, Timestamp,
 };
 use batchwright_ledger::{Ledger, LedgerOptions, OutcomeLog, OutcomeRecord, RowSet, Scan};
 use batchwright_realtime::PoolOptions;
@@ -34,7 +35,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -573,10 +574,11 @@ impl Job {
         if self.spec.lane != Lane::Batch {
             return Ok(false);
         }
+        let now = Timestamp::from(SystemTime::now());
         let chunks = self.ledger.chunks()?;
-        Ok(chunks
-            .iter()
-            .any(|chunk| chunk.handle.is_some() && !chunk.phase.is_merged()))
+        Ok(chunks.iter().any(|chunk| {
+            chunk.handle.is_some() && !chunk.phase.is_merged() || chunk.is_watched(now)
+        }))
     }
 
     /// Opens results that are written as rows end, and writes those of earlier runs.

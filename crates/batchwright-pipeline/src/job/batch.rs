@@ -110,6 +110,7 @@ pub(super) async fn run(job: &Job, buying: Buying, running: Running) -> Result<L
         desk: Arc::clone(&desk),
         chunks: chunk_sender,
         next: Mutex::new(1),
+        sizes: Mutex::default(),
     };
     let mut hand = Control::default();
     hand.stop = control.stop.child_token();
@@ -351,6 +352,7 @@ mod tests {
             desk: Arc::default(),
             chunks: mpsc::channel(1).0,
             next: Mutex::new(1),
+            sizes: Mutex::default(),
         }
     }
 

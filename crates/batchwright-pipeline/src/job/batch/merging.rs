@@ -61,13 +61,25 @@ impl Left {
 /// The result files kept for a chunk: label and local name, the newest of each label.
 pub(super) fn downloads(ledger: &Ledger, chunk: u32) -> Result<BTreeMap<String, String>> {
     let mut files = BTreeMap::new();
+    let mut surplus = Vec::new();
     for entry in ledger.entries_blocking(chunk)? {
         match entry.event {
-            JournalEvent::Downloaded { label, file, .. } => {
+            // What a batch besides the one that counts answered is kept, and is no result.
+            JournalEvent::Surplus { handle, .. } => surplus.push(handle.id),
+            JournalEvent::Downloaded {
+                handle,
+                label,
+                file,
+                ..
+            } if !surplus.contains(&handle.id) => {
                 files.insert(label, file);
             }
             // Files of an earlier batch of the chunk say nothing about a later one.
-            JournalEvent::Created { .. } | JournalEvent::Adopted { .. } => files.clear(),
+            JournalEvent::Created { handle, .. } | JournalEvent::Adopted { handle, .. } => {
+                surplus.retain(|id| *id != handle.id);
+                files.clear();
+            }
+            JournalEvent::Decided { .. } | JournalEvent::Disproved { .. } => files.clear(),
             _ => {}
         }
     }

@@ -12,13 +12,13 @@ use super::{
 };
 use crate::preflight::{OPEN_BATCHES, longest_answer};
 use batchwright_core::{
-    BatchLimits, BatchProvider, Error, ErrorKind, Lane, Money, PriceTable, Request, Result,
-    Timestamp, Usage, WireId, WirePrefix,
+    BatchLimits, BatchProvider, Error, ErrorKind, Lane, ListMatch, Money, PriceTable, Request,
+    Result, Timestamp, Usage, WireId, WirePrefix,
 };
-use batchwright_ledger::{ChunkWriter, Ledger, RowSet};
+use batchwright_ledger::{ChunkState, ChunkWriter, Ledger, RowSet};
 use batchwright_router::ChunkJob;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     ops::ControlFlow,
     sync::{Arc, Mutex},
     time::SystemTime,
@@ -44,6 +44,7 @@ pub(super) struct Sealing {
     pub(super) desk: Arc<Desk>,
     pub(super) chunks: mpsc::Sender<Result<ChunkJob>>,
     pub(super) next: Mutex<u32>,
+    pub(super) sizes: Mutex<Sizes>,
 }
 
 /// Rows that may share a batch.
@@ -64,6 +65,45 @@ struct Open {
     prefix: WirePrefix,
     writer: ChunkWriter,
     load: Load,
+}
+
+/// The numbers of requests this job's chunks hold, where the provider's list tells by that number alone whose a batch is.
+/// No two are to hold as many.
+#[derive(Debug, Default)]
+pub(super) struct Sizes {
+    taken: HashSet<u64>,
+    /// The largest one that is free, by the most a chunk may hold.
+    free: Option<(u64, u64)>,
+}
+
+impl Sizes {
+    fn take(&mut self, requests: u64) {
+        self.taken.insert(requests);
+        self.free = None;
+    }
+
+    /// Whether a chunk of `requests` is to be sealed as it is. The first one holds `most`, each later one less, down to
+    /// half of it, and then from the top again. One that is nearly full by its bytes, which all chunks of rows of one
+    /// size are at the same number, is sealed at the first number that is free.
+    fn ends(&mut self, requests: u64, most: u64, nearly: bool) -> bool {
+        if requests == 0 {
+            return false;
+        }
+        let free = match self.free {
+            Some((of, free)) if of == most => free,
+            _ => {
+                let mut sizes = (most / 2 + 1..=most).rev();
+                let free = sizes.find(|size| !self.taken.contains(size));
+                let free = free.unwrap_or_else(|| {
+                    self.taken.clear();
+                    most
+                });
+                self.free = Some((most, free));
+                free
+            }
+        };
+        requests >= free || (nearly && !self.taken.contains(&requests))
+    }
 }
 
 /// What requests are estimated to come to.
@@ -94,6 +134,7 @@ impl Sealing {
 
     fn seal_all(&self) -> Flow {
         let mut unmerged = Vec::new();
+        let now = Timestamp::from(SystemTime::now());
         for chunk in self.ledger.chunks()? {
             *locked(&self.next) = chunk.chunk + 1;
             if chunk.round == 1 && chunk.refusals == 0 {
@@ -102,6 +143,12 @@ impl Sealing {
             if !chunk.phase.is_merged() {
                 unmerged.push(chunk.chunk);
                 flow!(self.hand_over(chunk.chunk, chunk.refusals > 0));
+            } else if chunk.is_watched(now) {
+                // Its rows have ended; a batch that it does not know of may still show, or run.
+                flow!(self.have_watched(&chunk));
+            }
+            if self.is_known_by_size(&chunk.provider) {
+                locked(&self.sizes).take(chunk.requests);
             }
         }
         let mut covered = locked(&self.given).clone();
@@ -272,6 +319,13 @@ impl Sealing {
     /// always fits: whether that is so is the provider's to say.
     fn is_full(&self, chunk: &Open, bytes: u64, limits: &BatchLimits, load: Load) -> bool {
         let rows = self.policy.chunk_rows.unwrap_or(u64::MAX);
+        if limits.list_match.contains(&ListMatch::Requests) {
+            let most = rows.clamp(1, limits.max_requests.max(1));
+            let nearly = chunk.writer.bytes() + bytes + limits.max_bytes / 20 > limits.max_bytes;
+            if locked(&self.sizes).ends(chunk.writer.requests(), most, nearly) {
+                return true;
+            }
+        }
         let most_tokens = self.policy.chunk_tokens.unwrap_or(u64::MAX);
         let most_cost = self.policy.chunk_cost.unwrap_or(u64::MAX);
         let cost = chunk.load.cost + load.cost;
@@ -303,6 +357,15 @@ impl Sealing {
             Error::new(ErrorKind::ConfigInvalid, message)
         })?;
         Ok(Load { tokens, cost })
+    }
+
+    /// Whether a batch of this provider is known by the number of its requests alone.
+    fn is_known_by_size(&self, provider: &str) -> bool {
+        let limits = |provider: &Arc<dyn BatchProvider>| {
+            let batch = provider.capability().batch.as_ref();
+            batch.is_some_and(|limits| limits.list_match.contains(&ListMatch::Requests))
+        };
+        self.providers.get(provider).is_some_and(limits)
     }
 
     fn begin(&self, group: &Group) -> Result<Open> {
@@ -347,6 +410,9 @@ impl Sealing {
     fn seal(&self, group: &Group, chunk: Open) -> Flow {
         let at = Timestamp::from(SystemTime::now());
         let Open { number, writer, .. } = chunk;
+        if self.is_known_by_size(&group.provider) {
+            locked(&self.sizes).take(writer.requests());
+        }
         writer.seal(&group.provider, &group.endpoint, &group.model, at)?;
         self.hand_over(number, group.refusals > 0)
     }
@@ -355,7 +421,19 @@ impl Sealing {
         let state = self.ledger.chunk(chunk)?;
         let provider = state.map(|state| state.provider).unwrap_or_default();
         self.desk.hand_over(chunk);
-        let job = ChunkJob::new(self.job.clone(), chunk, provider).with_search(search);
+        self.send(ChunkJob::new(self.job.clone(), chunk, provider).with_search(search))
+    }
+
+    /// Hands over a chunk that has ended, for a look at batches it does not know of. Nothing is left of it to seal.
+    fn have_watched(&self, chunk: &ChunkState) -> Flow {
+        self.send(ChunkJob::new(
+            self.job.clone(),
+            chunk.chunk,
+            chunk.provider.clone(),
+        ))
+    }
+
+    fn send(&self, job: ChunkJob) -> Flow {
         Ok(match self.chunks.blocking_send(Ok(job)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
@@ -378,4 +456,34 @@ fn encode(
     line.clear();
     let id = WireId::new(chunk.prefix, row).to_string();
     provider.encode(request, &id, line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sizes;
+
+    /// How many rows each of `chunks` chunks takes.
+    fn sizes(chunks: usize, most: u64, nearly_at: u64) -> Vec<u64> {
+        let mut sizes = Sizes::default();
+        let mut taken = Vec::new();
+        for _ in 0..chunks {
+            let mut rows = 0;
+            while !sizes.ends(rows, most, rows >= nearly_at) {
+                rows += 1;
+            }
+            sizes.take(rows);
+            taken.push(rows);
+        }
+        taken
+    }
+
+    #[test]
+    fn f_110_chunks_known_by_their_size_hold_each_another_number_of_rows() {
+        assert_eq!(sizes(3, 10_000, u64::MAX), [10_000, 9_999, 9_998]);
+        // Down to half, and then from the top.
+        assert_eq!(sizes(7, 10, u64::MAX), [10, 9, 8, 7, 6, 10, 9]);
+        assert_eq!(sizes(3, 1, u64::MAX), [1, 1, 1]);
+        // Rows of one size fill the bytes at one number: up from there.
+        assert_eq!(sizes(3, 10_000, 5_000), [5_000, 5_001, 5_002]);
+    }
 }
