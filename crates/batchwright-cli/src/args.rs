@@ -49,6 +49,12 @@ pub(crate) enum Command {
     Status(JobArgs),
     /// Look at a job until it is done: every batch, its state, counts, age and cost
     Watch(WatchArgs),
+    /// Look again for the batch of a chunk that is held for a decision
+    Wait(HeldArgs),
+    /// Say which batch is that of a chunk that is held for a decision
+    Adopt(AdoptArgs),
+    /// Buy a chunk again that is held for a decision, although it may be paid twice
+    Resubmit(ResubmitArgs),
     /// Cancel a job: its batches at the provider, and every row not yet sent
     Cancel(CancelArgs),
     /// Write the results a job has so far
@@ -332,6 +338,47 @@ pub(crate) struct GcArgs {
     pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) running: RunningArgs,
+}
+
+/// Which held chunks of a job.
+#[derive(Args, Debug)]
+pub(crate) struct HeldArgs {
+    /// The job's name
+    pub(crate) job: String,
+    /// The chunk, by its number in `status` [default: every one that is held]
+    #[arg(long, value_name = "N")]
+    pub(crate) chunk: Option<u32>,
+    /// Folder jobs are kept in
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "BATCHWRIGHT_STATE",
+        default_value = ".batchwright"
+    )]
+    pub(crate) state: PathBuf,
+    /// The job is in a folder on a network file system
+    #[arg(long)]
+    pub(crate) network_state: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AdoptArgs {
+    #[command(flatten)]
+    pub(crate) held: HeldArgs,
+    /// The provider's id of the batch
+    pub(crate) batch: String,
+    /// File of NAME=VALUE lines with keys and base URLs, used where the environment has none
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ResubmitArgs {
+    #[command(flatten)]
+    pub(crate) held: HeldArgs,
+    /// The rows may have been bought already, and be paid twice
+    #[arg(long)]
+    pub(crate) accept_duplicate_risk: bool,
 }
 
 #[derive(Args, Debug)]

@@ -6,6 +6,7 @@ mod run;
 mod cancel;
 mod catalogue;
 mod check;
+mod decide;
 mod doctor;
 mod emulator;
 mod gc;
@@ -64,6 +65,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Retry(args) => retry::retry(*args).await,
         Command::Status(args) => status::status(&args),
         Command::Watch(args) => status::watch(&args).await,
+        Command::Wait(args) => decide::wait(&args),
+        Command::Adopt(args) => decide::adopt(args).await,
+        Command::Resubmit(args) => decide::resubmit(&args),
         Command::Cancel(args) => cancel::cancel(args).await,
         Command::Results(args) => results::results(&args),
         Command::Verify(args) => verify::verify(&args),

@@ -2,7 +2,7 @@
 
 use crate::{
     args::{InputFormat, ResumeArgs, RunArgs, RunningArgs, SettingsArgs},
-    check, environment,
+    check, decide, environment,
     exit::Exit,
     folder, named_file,
     output::{self, Output},
@@ -14,7 +14,7 @@ use crate::{
 use anyhow::{Context, bail};
 use batchwright::{
     core::{Lane, ModelSpec, PriceTable, Sampling},
-    ledger::{Ledger, LedgerOptions, Scan},
+    ledger::{ChunkState, Ledger, LedgerOptions, Scan},
     pipeline::{
         Direct, Job, JobControl, JobProgress, JobReport, JobSpec, LaneProvider, OpenOptions,
         ResultsOptions, RunOptions, SourceFormat, VendorRules,
@@ -149,10 +149,12 @@ pub(crate) async fn go(
         None
     };
     let exit = exit_of(&report, control.stop.is_cancelled(), args.no_wait);
+    let chunks = Ledger::open_read_only(dir)?.chunks()?;
     if args.json {
         summary_json(
             name,
             &report,
+            &chunks,
             written.as_ref().map(|_| results.target.as_path()),
             exit,
         );
@@ -161,6 +163,7 @@ pub(crate) async fn go(
             name,
             args,
             &report,
+            &chunks,
             written.as_ref().map(|_| results.target.as_path()),
         );
     }
@@ -408,7 +411,13 @@ fn exit_of(report: &JobReport, interrupted: bool, left: bool) -> Exit {
     }
 }
 
-fn summary(name: &str, args: &RunningArgs, report: &JobReport, written: Option<&Path>) {
+fn summary(
+    name: &str,
+    args: &RunningArgs,
+    report: &JobReport,
+    chunks: &[ChunkState],
+    written: Option<&Path>,
+) {
     let scan = &report.scan;
     let mut endings: Vec<String> = tally(scan)
         .map(|(ending, rows)| format!("{} {ending}", count(rows)))
@@ -460,6 +469,14 @@ fn summary(name: &str, args: &RunningArgs, report: &JobReport, written: Option<&
         say(format_args!(
             "chunk {chunk} is held, since a second purchase cannot be ruled out: {reason}"
         ));
+        for state in chunks.iter().filter(|state| state.chunk == *chunk) {
+            for line in decide::choices(name, &args.state, state) {
+                say(format_args!("  {line}"));
+            }
+        }
+    }
+    for note in decide::notes(chunks) {
+        say(format_args!("{note}"));
     }
     if let Some(error) = &report.stopped {
         say(format_args!("stopped: {error}"));
@@ -468,10 +485,7 @@ fn summary(name: &str, args: &RunningArgs, report: &JobReport, written: Option<&
         Some(path) if path == Path::new("-") => {}
         Some(path) => say(format_args!("results: {}", path.display())),
         None => {
-            let state = match args.state.to_str() {
-                Some(".batchwright") | None => String::new(),
-                Some(state) => format!(" --state {state}"),
-            };
+            let state = state_option(&args.state);
             let first = if report.stopped.is_some() {
                 "once that is mended, go on"
             } else if args.no_wait {
@@ -483,6 +497,14 @@ fn summary(name: &str, args: &RunningArgs, report: &JobReport, written: Option<&
                 "{first}: batchwright resume {name}{state}    (or the same command again)"
             ));
         }
+    }
+}
+
+/// The option that finds the job again, where one is needed.
+pub(crate) fn state_option(state: &Path) -> String {
+    match state.to_str() {
+        Some(".batchwright") | None => String::new(),
+        Some(state) => format!(" --state {state}"),
     }
 }
 
@@ -512,7 +534,13 @@ fn from_one(rows: &[u64]) -> Vec<u64> {
     rows.iter().map(|row| row + 1).collect()
 }
 
-fn summary_json(name: &str, report: &JobReport, written: Option<&Path>, exit: Exit) {
+fn summary_json(
+    name: &str,
+    report: &JobReport,
+    chunks: &[ChunkState],
+    written: Option<&Path>,
+    exit: Exit,
+) {
     let scan = &report.scan;
     let endings: serde_json::Map<String, serde_json::Value> = tally(scan)
         .map(|(ending, rows)| (ending.to_owned(), rows.into()))
@@ -537,6 +565,7 @@ fn summary_json(name: &str, report: &JobReport, written: Option<&Path>, exit: Ex
         "superseded": scan.superseded,
         "superseded_cost": scan.superseded_cost.as_dollars(),
         "held": held,
+        "twice": decide::notes_json(chunks),
         "stopped": report.stopped.as_ref().map(ToString::to_string),
         "results": written,
         "exit_code": exit.code(),

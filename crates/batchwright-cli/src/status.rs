@@ -2,6 +2,7 @@
 
 use crate::{
     args::{JobArgs, WatchArgs},
+    decide,
     exit::Exit,
     folder, providers, run, signals,
     terminal::{clean, count, print, rows},
@@ -13,7 +14,12 @@ use batchwright::{
 };
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, io::IsTerminal, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 pub(crate) fn status(args: &JobArgs) -> anyhow::Result<Exit> {
     let dir = folder::existing(&args.state, &args.job)?;
@@ -63,6 +69,8 @@ pub(crate) struct Overview {
     pub(crate) scan: Scan,
     chunks: Vec<ChunkState>,
     batches: BTreeMap<u32, Batch>,
+    /// The folder the job's folder is in.
+    state: PathBuf,
     now: i64,
 }
 
@@ -91,6 +99,7 @@ impl Overview {
             scan: ledger.scan()?,
             chunks,
             batches,
+            state: dir.parent().unwrap_or(dir).to_owned(),
             now,
         })
     }
@@ -175,8 +184,12 @@ impl Overview {
                     chunk.chunk,
                     clean(reason)
                 ));
+                for line in decide::choices(&self.name, &self.state, chunk) {
+                    lines.push(format!("  {line}"));
+                }
             }
         }
+        lines.extend(decide::notes(&self.chunks));
         lines.join("\n")
     }
 
@@ -258,6 +271,7 @@ impl Overview {
                     "state": phase(chunk),
                     "batch": chunk.handle.as_ref().map(|handle| &handle.id),
                     "held": chunk.held,
+                    "asked_about": chunk.asked_about,
                 })
             })
             .collect();
@@ -277,6 +291,7 @@ impl Overview {
             "cost_unknown_rows": self.scan.cost_unknown,
             "in_flight": self.scan.in_flight_rows,
             "chunks": chunks,
+            "twice": decide::notes_json(&self.chunks),
         })
     }
 }

@@ -19,6 +19,7 @@ mod damage;
 mod disk;
 mod facts;
 mod faults;
+mod held;
 mod input;
 mod kills;
 mod lanes;
