@@ -137,9 +137,10 @@ pub enum ListMatch {
     /// The submission tag, in metadata, a label or a display name.
     Tag,
     /// Only how many requests it holds, among batches new since the mark that the journal does not know
-    /// ([`BatchSummary::requests`](crate::BatchSummary)). The one that matches is adopted, nothing more is bought
-    /// for the chunk, and the wire ids of its results prove it: where they are all another attempt's, a person is
-    /// asked. Several that match, or several chunks of unclear fate at once, are a person's to tell apart.
+    /// ([`BatchSummary::requests`](crate::BatchSummary)). One that matches is taken on trial, nothing more is bought
+    /// for the chunk meanwhile, and the wire ids of its results prove it: where they are all another's, the next one
+    /// that matches is tried, and where there is none, a person is asked. Whoever makes chunks for such a provider
+    /// gives each another number of requests, so that few match.
     Requests,
 }
 
