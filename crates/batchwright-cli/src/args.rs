@@ -85,6 +85,10 @@ pub(crate) struct SettingsArgs {
     /// The model, as provider:model
     #[arg(short, long, value_name = "PROVIDER:MODEL")]
     pub(crate) model: Option<ModelSpec>,
+    /// Column in which rows name a provider and model of their own, as provider:model; on the batch lane they go to
+    /// several providers, and come back as one output
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) model_column: Option<String>,
     /// Template of the prompt over the input's columns, such as 'Classify: {{ review }}'
     #[arg(short, long, value_name = "TEMPLATE", conflicts_with = "prompt_file")]
     pub(crate) prompt: Option<String>,

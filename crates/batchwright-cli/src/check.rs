@@ -29,12 +29,14 @@ pub(crate) async fn check(args: Box<CheckArgs>) -> anyhow::Result<Exit> {
         timeout: None,
     };
     let lane = known.build(&pairs, spec.lane, &connection)?;
+    let others = run::others(&spec, &pairs, &connection);
     let chunk_rows = args.settings.chunk_rows;
     let checking = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let scratch = tempfile::tempdir().context("make a folder for the hashes of ids")?;
         let report = Preflight::new(&spec, &lane)
             .with_chunk_rows(chunk_rows)
             .with_rules(rules)
+            .with_others(&others)
             .run(scratch.path())?;
         Ok((report, spec, lane))
     });

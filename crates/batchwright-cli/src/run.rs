@@ -13,7 +13,7 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use batchwright::{
-    core::{Lane, ModelSpec, PriceTable, Sampling},
+    core::{BatchProvider, Lane, ModelSpec, PriceTable, Sampling},
     ledger::{ChunkState, Ledger, LedgerOptions, Scan},
     pipeline::{
         Direct, Job, JobControl, JobProgress, JobReport, JobSpec, LaneProvider, OpenOptions,
@@ -50,6 +50,7 @@ pub(crate) async fn run(args: Box<RunArgs>) -> anyhow::Result<Exit> {
         providers::point_at(None, &mut pairs);
     }
     let lane = known.build(&pairs, spec.lane, &connection(&args.running))?;
+    opening_options.others = others(&spec, &pairs, &connection(&args.running));
     say_unless(
         &args.running,
         format_args!("checking {}", args.settings.input.display()),
@@ -122,6 +123,7 @@ pub(crate) async fn go(
     if args.no_wait && spec.lane != Lane::Batch {
         bail!("--no-wait is for --lane batch: direct calls are made by this process");
     }
+    options.others = others(spec, &pairs, &connection(args));
     options.direct = direct(args, &job, &pairs)?;
     announce(name, &job, args, &options.prices);
     let control = JobControl::default();
@@ -207,6 +209,7 @@ pub(crate) fn spec(args: &SettingsArgs) -> anyhow::Result<JobSpec> {
     }
     spec.sampling = sampling;
     spec.id_column.clone_from(&args.id_column);
+    spec.model_column.clone_from(&args.model_column);
     spec.source.format = args.format.map(|format| match format {
         InputFormat::Csv => SourceFormat::Csv,
         InputFormat::Tsv => SourceFormat::Tsv,
@@ -269,6 +272,27 @@ fn run_options(
         options.deadline_grace = grace;
     }
     Ok(options)
+}
+
+/// Every other provider that rows may name: those that can be used with what the environment has.
+pub(crate) fn others(
+    spec: &JobSpec,
+    pairs: &Pairs,
+    connection: &Connection,
+) -> Vec<Arc<dyn BatchProvider>> {
+    if spec.model_column.is_none() || spec.lane != Lane::Batch {
+        return Vec::new();
+    }
+    let others = providers::all()
+        .iter()
+        .filter(|known| known.name != spec.provider);
+    others
+        .filter_map(|known| match known.build(pairs, Lane::Batch, connection) {
+            Ok(LaneProvider::Batch(provider)) => Some(provider),
+            // Rows that name it are told.
+            _ => None,
+        })
+        .collect()
 }
 
 /// Whom rows of the batch lane go to that are not to wait for a batch: the fallback, else the job's own provider,

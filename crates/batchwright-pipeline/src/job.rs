@@ -62,7 +62,7 @@ pub struct Job {
 }
 
 /// How a job is opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct OpenOptions {
     /// About its folder.
@@ -72,6 +72,18 @@ pub struct OpenOptions {
     pub skip_invalid: bool,
     /// Whether the server is the vendor's own, so that what is known of the vendor's rules holds. Default true.
     pub vendor_rules: bool,
+    /// Providers besides the job's own that rows may name. Default none.
+    pub others: Vec<Arc<dyn BatchProvider>>,
+}
+
+impl fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenOptions")
+            .field("ledger", &self.ledger)
+            .field("skip_invalid", &self.skip_invalid)
+            .field("vendor_rules", &self.vendor_rules)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for OpenOptions {
@@ -80,6 +92,7 @@ impl Default for OpenOptions {
             ledger: LedgerOptions::default(),
             skip_invalid: false,
             vendor_rules: true,
+            others: Vec::new(),
         }
     }
 }
@@ -148,7 +161,7 @@ impl fmt::Debug for Direct {
 }
 
 /// How a job runs; none of it changes what is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct RunOptions {
     /// The realtime lane's pool.
@@ -182,6 +195,15 @@ pub struct RunOptions {
     /// Whether the batch lane ends as soon as every batch is made, and a later run collects what they answer. A
     /// deadline or another round is then for that run. Default false.
     pub leave: bool,
+    /// Providers besides the job's own whose batches rows may be bought in. Default none.
+    pub others: Vec<Arc<dyn BatchProvider>>,
+    /// Who answers rows of the realtime lane that the job's own provider cannot: places that are tried one after
+    /// another where it is down, refuses the account or limits the rate for long. Default none.
+    pub fallbacks: Vec<Direct>,
+    /// The most direct calls of the job may cost, those of earlier runs included. What is reserved for calls on their
+    /// way counts, so that it is passed by no more than those use above their estimates. Past it the run stops with
+    /// kind `QuotaExceeded`, and can be resumed with more. Default none.
+    pub budget: Option<Money>,
     /// Whom direct calls go to that a deadline or [`Remainder::Realtime`] makes of rows of the batch lane.
     pub direct: Option<Direct>,
     /// Whether a key, project or address other than the job's earlier one is known to reach the same
@@ -192,6 +214,16 @@ pub struct RunOptions {
     /// Where rows are written as they end, in whatever order they do; JSONL only. Without it results are
     /// written afterwards, by [`Job::write_results`].
     pub live: Option<ResultsOptions>,
+}
+
+impl fmt::Debug for RunOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunOptions")
+            .field("pool", &self.pool)
+            .field("router", &self.router)
+            .field("direct", &self.direct)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for RunOptions {
@@ -208,6 +240,9 @@ impl Default for RunOptions {
             deadline: None,
             deadline_grace: Duration::from_secs(600),
             leave: false,
+            others: Vec::new(),
+            fallbacks: Vec::new(),
+            budget: None,
             direct: None,
             same_account: false,
             prices: Arc::new(PriceTable::builtin()),
@@ -287,6 +322,7 @@ impl Job {
         let rules = rules(&spec, options.vendor_rules);
         let checked = Preflight::new(&spec, provider)
             .with_rules(rules)
+            .with_others(&options.others)
             .run(dir)
             .and_then(|report| {
                 if report.is_ok() || options.skip_invalid && report.can_skip() {
@@ -440,7 +476,7 @@ impl Job {
         control: JobControl,
         progress: Arc<JobProgress>,
     ) -> Result<JobReport> {
-        self.skip_invalid(&provider).await?;
+        self.skip_invalid(&provider, &options.others).await?;
         let ledger = self.ledger.clone();
         let scan = blocking(move || ledger.scan()).await?;
         progress.set_total(self.rows);
@@ -540,7 +576,12 @@ impl Job {
 
     /// Gives the rows that cannot be sent their outcomes, unless they have them. A crash before the end makes it
     /// be done again, and of two equal outcomes one counts.
-    async fn skip_invalid(&self, provider: &LaneProvider) -> Result<()> {
+    async fn skip_invalid(
+        &self,
+        provider: &LaneProvider,
+        others: &[Arc<dyn BatchProvider>],
+    ) -> Result<()> {
+        let others = others.to_vec();
         let skip = self.ledger.meta(SKIP)?;
         let skip: Option<Skip> = skip.and_then(|json| serde_json::from_str(&json).ok());
         let Some(mut skip) = skip.filter(|skip| !skip.is_done) else {
@@ -554,6 +595,7 @@ impl Job {
             let mut line = Vec::new();
             Preflight::new(&spec, &provider)
                 .with_rules(rules(&spec, vendor_rules))
+                .with_others(&others)
                 .run_with(ledger.folder(), &mut |bad| {
                     line.clear();
                     write_skipped(&spec, bad, &mut line);
@@ -622,6 +664,16 @@ impl fmt::Debug for Job {
             .field("spec", &self.spec)
             .field("rows", &self.rows)
             .finish_non_exhaustive()
+    }
+}
+
+impl LaneProvider {
+    /// The provider's registered name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Realtime(provider) => provider.name(),
+            Self::Batch(provider) => provider.name(),
+        }
     }
 }
 
@@ -753,6 +805,9 @@ pub(crate) fn request_builder(spec: &JobSpec) -> Result<RequestBuilder> {
     }
     if let Some(schema) = &spec.schema {
         builder = builder.with_schema("answer", schema.clone());
+    }
+    if let Some(column) = &spec.model_column {
+        builder = builder.with_model_column(column.clone());
     }
     if let Some(column) = &spec.id_column {
         builder = builder.with_id_column(column.clone());

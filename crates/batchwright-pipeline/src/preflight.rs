@@ -8,14 +8,14 @@ use crate::{
     row::Row,
 };
 use batchwright_core::{
-    BatchLimits, Chat, Error, ErrorKind, Message, Payload, Request, ResponseFormat, Result,
-    Sampling, WireId, WirePrefix,
+    BatchLimits, BatchProvider, Chat, Error, ErrorKind, Message, Payload, Request, ResponseFormat,
+    Result, Sampling, WireId, WirePrefix,
 };
 use batchwright_ledger::RowSet;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Value, value::RawValue};
-use std::{borrow::Cow, collections::BTreeMap, fmt, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, fmt, path::Path, sync::Arc};
 
 /// Problems kept with their words; more are counted.
 pub(crate) const NAMED: usize = 100;
@@ -34,6 +34,8 @@ const SCHEMAS: usize = 16;
 pub struct Preflight<'a> {
     spec: &'a JobSpec,
     provider: &'a LaneProvider,
+    /// Other providers rows may name.
+    others: Vec<LaneProvider>,
     chunk_rows: Option<u64>,
     rules: Option<&'static VendorRules>,
 }
@@ -117,6 +119,7 @@ impl<'a> Preflight<'a> {
         Self {
             spec,
             provider,
+            others: Vec::new(),
             chunk_rows: None,
             rules: VendorRules::of(&spec.provider),
         }
@@ -133,6 +136,14 @@ impl<'a> Preflight<'a> {
     #[must_use]
     pub fn with_rules(mut self, rules: Option<&'static VendorRules>) -> Self {
         self.rules = rules;
+        self
+    }
+
+    /// Sets providers besides the job's own that rows may name, in a batch job.
+    #[must_use]
+    pub fn with_others(mut self, others: &[Arc<dyn BatchProvider>]) -> Self {
+        let others = others.iter().cloned();
+        self.others = others.map(LaneProvider::Batch).collect();
         self
     }
 
@@ -159,20 +170,16 @@ impl<'a> Preflight<'a> {
             .takes_ids(source.header())
             .then(|| IdCheck::new(scratch));
         let unusable = self.unusable_setting()?;
-        let mut checker = Checker {
-            rules: self.rules,
-            limits: self.limits(),
-            provider: self.provider,
-            schemas: Schemas::default(),
-            line: Vec::new(),
-            told: unusable,
-        };
-        let mut batches = checker
-            .limits
-            .map(|limits| Batches::new(limits, self.chunk_rows));
+        let settings = self.setting_faults(unusable.as_deref());
+        // The job's own provider comes first.
+        let mut checkers = vec![self.checker(self.provider, self.rules, unusable)];
+        for other in &self.others {
+            let rules = self.rules.and_then(|_| VendorRules::of(other.name()));
+            checkers.push(self.checker(other, rules, None));
+        }
         let mut report = PreflightReport {
             input: self.spec.input.display().to_string(),
-            settings: self.setting_faults(checker.told.as_deref()),
+            settings,
             has_rules: self.rules.is_some(),
             ..PreflightReport::default()
         };
@@ -190,15 +197,33 @@ impl<'a> Preflight<'a> {
                 }
             };
             let mut faults = Vec::new();
-            let request = match builder.build(&row) {
-                Ok(request) => Some(request),
+            let mut place = Some(0);
+            let request = match builder.build_routed(&row) {
+                Ok((named, request)) => {
+                    if let Some(named) = named {
+                        place = checkers
+                            .iter()
+                            .position(|(checker, _)| checker.provider.name() == named);
+                        if place.is_none() {
+                            faults.push((
+                                "request",
+                                format!(
+                                    "its provider {} cannot be used by this job: it has no batches here, or no key",
+                                    crate::source::shown(&named)
+                                ),
+                            ));
+                        }
+                    }
+                    Some(request)
+                }
                 Err(error) => {
                     faults.push(fault_of(error, "request", row.line())?);
                     None
                 }
             };
             let mut group = None;
-            if let Some(request) = &request {
+            if let (Some(request), Some(place)) = (&request, place) {
+                let (checker, _) = &mut checkers[place];
                 group = checker.check(request, row.number(), &mut faults)?;
             }
             let Some(request) = request.filter(|_| faults.is_empty()) else {
@@ -220,8 +245,9 @@ impl<'a> Preflight<'a> {
             if let Some(ids) = &mut ids {
                 ids.add(&request.custom_id, row.number())?;
             }
-            report.add(&request, &row, self.rules);
-            if let (Some(batches), Some(group)) = (&mut batches, group) {
+            let (checker, batches) = &mut checkers[place.unwrap_or_default()];
+            report.add(&request, &row, checker.rules);
+            if let (Some(batches), Some(group)) = (batches, group) {
                 batches.add(group, checker.line.len() as u64);
             }
         }
@@ -230,18 +256,37 @@ impl<'a> Preflight<'a> {
         }
         report.problems.sort_by_key(|problem| problem.row);
         report.models.retain(|_, load| load.rows > 0);
-        if let Some(batches) = batches {
-            report.batches = Some(batches.count());
-            report.batch_bytes = batches.bytes;
+        for (_, batches) in checkers {
+            if let Some(batches) = batches {
+                report.batch_bytes += batches.bytes;
+                *report.batches.get_or_insert(0) += batches.count();
+            }
         }
         Ok(report)
     }
 
     fn limits(&self) -> Option<&'a BatchLimits> {
-        match self.provider {
-            LaneProvider::Batch(provider) => provider.capability().batch.as_ref(),
-            LaneProvider::Realtime(_) => None,
-        }
+        limits_of(self.provider)
+    }
+
+    /// What the rows of one provider are checked with, and the batches they make.
+    fn checker<'p>(
+        &self,
+        provider: &'p LaneProvider,
+        rules: Option<&'static VendorRules>,
+        told: Option<String>,
+    ) -> (Checker<'p>, Option<Batches<'p>>) {
+        let limits = limits_of(provider);
+        let checker = Checker {
+            rules,
+            limits,
+            provider,
+            schemas: Schemas::default(),
+            line: Vec::new(),
+            told,
+        };
+        let batches = limits.map(|limits| Batches::new(limits, self.chunk_rows));
+        (checker, batches)
     }
 
     /// What would be wrong with every row is told once.
@@ -502,6 +547,13 @@ pub(crate) fn unfinished(row: Result<Row, RowError>, finished: &RowSet) -> Resul
         return Ok(None);
     }
     row.map(Some).map_err(Error::from)
+}
+
+fn limits_of(provider: &LaneProvider) -> Option<&BatchLimits> {
+    match provider {
+        LaneProvider::Batch(provider) => provider.capability().batch.as_ref(),
+        LaneProvider::Realtime(_) => None,
+    }
 }
 
 /// The id of a row that brings none.

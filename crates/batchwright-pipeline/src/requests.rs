@@ -6,9 +6,12 @@ use crate::{
     template::Template,
 };
 use batchwright_core::{
-    Chat, Error, ErrorKind, Message, Payload, Request, ResponseFormat, Result, Sampling,
+    Chat, Error, ErrorKind, Message, ModelSpec, Payload, Request, ResponseFormat, Result, Sampling,
 };
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{
+    Map, Value,
+    value::{RawValue, to_raw_value},
+};
 
 /// Makes a request of each row.
 ///
@@ -30,6 +33,7 @@ pub struct RequestBuilder {
     sampling: Sampling,
     extra: Map<String, Value>,
     id_column: Option<String>,
+    model_column: Option<String>,
 }
 
 /// Where a chat body of a row goes.
@@ -96,6 +100,14 @@ impl RequestBuilder {
         self
     }
 
+    /// Takes each request's provider and model, as `provider:model`, from this column; where a row has nothing in it,
+    /// those of the job hold.
+    #[must_use]
+    pub fn with_model_column(mut self, column: impl Into<String>) -> Self {
+        self.model_column = Some(column.into());
+        self
+    }
+
     /// Checks the settings against each other, and against the header where the input has one, so that what
     /// is wrong for every row is found before the first.
     ///
@@ -104,7 +116,7 @@ impl RequestBuilder {
     pub fn check(&self, header: Option<&[String]>) -> Result<()> {
         let refuse = |message: String| Err(Error::new(ErrorKind::ConfigInvalid, message));
         if self.prompt.is_some() {
-            if self.model.as_deref().unwrap_or("").is_empty() {
+            if self.model.as_deref().unwrap_or("").is_empty() && self.model_column.is_none() {
                 return refuse("make requests: a prompt needs a model; name one".into());
             }
         } else {
@@ -145,14 +157,16 @@ impl RequestBuilder {
             for template in [&self.system, &self.prompt].into_iter().flatten() {
                 template.check_columns(header)?;
             }
-            if let Some(column) = &self.id_column
-                && !header.contains(column)
-            {
-                return refuse(format!(
-                    "make requests: the input has no column {} to take ids from; it has {}",
-                    shown(column),
-                    shown_list(header.iter().map(String::as_str)),
-                ));
+            for (column, what) in [(&self.id_column, "ids"), (&self.model_column, "models")] {
+                if let Some(column) = column
+                    && !header.contains(column)
+                {
+                    return refuse(format!(
+                        "make requests: the input has no column {} to take {what} from; it has {}",
+                        shown(column),
+                        shown_list(header.iter().map(String::as_str)),
+                    ));
+                }
             }
         }
         Ok(())
@@ -205,6 +219,33 @@ impl RequestBuilder {
         Ok(Request::new(custom_id, model, Payload::Chat(chat))
             .with_sampling(self.sampling.clone())
             .with_extra(self.extra.clone()))
+    }
+
+    /// The request of one row, and whom it is for where the row says so.
+    ///
+    /// # Errors
+    /// As [`RequestBuilder::build`].
+    pub fn build_routed(&self, row: &Row) -> Result<(Option<String>, Request)> {
+        let named = self
+            .model_column
+            .as_deref()
+            .and_then(|column| row.text(column));
+        let Some(named) = named.filter(|named| !named.is_empty()) else {
+            return Ok((None, self.build(row)?));
+        };
+        let named: ModelSpec = named
+            .parse()
+            .map_err(|error: Error| refuse(row, error.message()))?;
+        let request = if self.prompt.is_some() {
+            let mut builder = self.clone();
+            builder.model = Some(named.model().to_owned());
+            builder.build(row)?
+        } else {
+            let mut builder = self.clone();
+            builder.model = None;
+            with_other_model(builder.build(row)?, named.model())?
+        };
+        Ok((Some(named.provider().to_owned()), request))
     }
 
     /// The id the row's request has, where it can have one.
@@ -287,6 +328,22 @@ impl RequestBuilder {
         };
         Ok((id, column))
     }
+}
+
+/// The request, for another model.
+pub(crate) fn with_other_model(mut request: Request, model: &str) -> Result<Request> {
+    if let Payload::Raw(raw) = &request.payload {
+        let wrong = |error: serde_json::Error| {
+            Error::new(ErrorKind::InvalidRequest, "name another model in the body")
+                .with_source(error)
+        };
+        let mut body: Map<String, Value> = serde_json::from_str(raw.body.get()).map_err(wrong)?;
+        body.insert("model".to_owned(), model.into());
+        let body = to_raw_value(&body).map_err(wrong)?;
+        return Request::raw(request.custom_id, &raw.endpoint, body);
+    }
+    model.clone_into(&mut request.model);
+    Ok(request)
 }
 
 fn refuse(row: &Row, what: &str) -> Error {

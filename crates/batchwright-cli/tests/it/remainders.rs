@@ -7,6 +7,7 @@ use crate::{
     provider::{BATCHES, CHAT, FILES, Provider, quick},
     results,
 };
+use batchwright_emulator::Face;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -549,4 +550,87 @@ fn f_092_what_is_left_at_the_provider_is_named_and_taken_away_by_a_word() {
         "all inputs are gone"
     );
     case.assert_all_answered(&[]);
+}
+
+#[test]
+fn f_180_rows_for_several_providers_and_models_come_back_as_one_output_in_order() {
+    let provider = Provider::new();
+    let place = Place::of(&provider)
+        .with(
+            "ANTHROPIC_API_KEY",
+            "sk-ant-canary-0123456789abcdefghijklmnopqrstuv",
+        )
+        .with("ANTHROPIC_BASE_URL", &provider.base_url_of(Face::Anthropic));
+    let models = [
+        "openai:gpt-4o-mini",
+        "anthropic:claude-haiku-4-5",
+        "openai:gpt-4o",
+        "",
+    ];
+    let mut csv = "id,word,who\n".to_owned();
+    let mut asked = Vec::new();
+    for row in 0..40 {
+        csv.push_str(&format!("row-{row},word {row},{}\n", models[row % 4]));
+        asked.push(Asked {
+            id: format!("row-{row}"),
+            prompt: format!("Say word {row}"),
+        });
+    }
+    place.write("in.csv", &csv);
+    let command = [
+        "run",
+        "in.csv",
+        "-m",
+        "openai:gpt-4o-mini",
+        "--model-column",
+        "who",
+        "-p",
+        PROMPT,
+        "--lane",
+        "batch",
+        "--max-output-tokens",
+        "100",
+        "--job",
+        "j",
+        "--poll",
+        "50ms",
+        "--settle",
+        "300ms",
+        "-o",
+        "out.jsonl",
+        "--json",
+    ];
+    let summary = place.run(&command).assert_code(0).summary();
+    assert_eq!(summary["endings"], json!({"succeeded": 40}));
+    results::assert_answered(&place.path("out.jsonl"), &asked);
+    results::assert_billed_once(&provider.invoice(), &asked);
+    for (row, line) in results::read(&place.path("out.jsonl")).iter().enumerate() {
+        let wanted = [models[0], models[1], models[2], models[0]][row % 4];
+        let found = format!(
+            "{}:{}",
+            line["provenance"]["provider"].as_str().unwrap(),
+            line["provenance"]["model"].as_str().unwrap()
+        );
+        assert_eq!(found, wanted, "row {row}");
+    }
+    assert_eq!(
+        provider.calls("POST", BATCHES),
+        2,
+        "one batch for each model"
+    );
+    assert_eq!(provider.calls("POST", "/anthropic/v1/messages/batches"), 1);
+    place.assert_verified("j");
+
+    // A provider that cannot be used is told of before anything is sent, with its line.
+    place.write("in.csv", csv.replace("anthropic:", "gemini:"));
+    let calls = provider.paid_calls();
+    let command: Vec<&str> = command
+        .iter()
+        .map(|it| if *it == "j" { "k" } else { it })
+        .collect();
+    place
+        .run(&command)
+        .assert_code(2)
+        .assert_says(&["in.csv:3:", "gemini"]);
+    assert_eq!(provider.paid_calls(), calls);
 }

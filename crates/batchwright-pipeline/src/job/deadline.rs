@@ -9,7 +9,7 @@ use super::{
 };
 use batchwright_core::{BatchProvider, Error, ErrorKind, Result};
 use batchwright_ledger::{ChunkPhase, Ledger, RowSet};
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// Runs the batch lane, then direct calls for what is left of it, where that is wanted.
@@ -18,7 +18,13 @@ pub(super) async fn run(
     provider: Arc<dyn BatchProvider>,
     running: Running,
 ) -> Result<LaneEnd> {
-    let providers: Providers = Arc::new(BTreeMap::from([(provider.name().to_owned(), provider)]));
+    let others = running.options.others.iter().cloned();
+    let providers: Providers = Arc::new(
+        others
+            .chain([provider])
+            .map(|provider| (provider.name().to_owned(), provider))
+            .collect(),
+    );
     let ledger = job.ledger().clone();
     let policy = Policy::settle(&ledger, &running.options)?;
     let judge = Judge::new(&policy, running.control.cancel.clone(), &ledger)?;
@@ -27,6 +33,12 @@ pub(super) async fn run(
     let direct = running.options.direct.clone();
     if wants_direct && direct.is_none() {
         let message = "move rows to direct calls: no provider of such was given";
+        return Err(Error::new(ErrorKind::ConfigInvalid, message));
+    }
+    let one_model = direct.as_ref().is_none_or(|direct| direct.model.is_some());
+    if wants_direct && job.spec().model_column.is_some() && !one_model {
+        let message =
+            "move rows of several providers to direct calls: name one model that answers them all";
         return Err(Error::new(ErrorKind::ConfigInvalid, message));
     }
     // The deadline cancels batches as the caller does, and the caller still can.

@@ -4,13 +4,15 @@ use super::{
     Direct, Job, JobProgress, JobSpec, LaneEnd, LiveLine, Running, blocking, locked, open_source,
     request_builder,
 };
-use crate::preflight::unfinished;
+use crate::{preflight::unfinished, requests::with_other_model};
 use async_trait::async_trait;
-use batchwright_core::{Ending, Error, ErrorKind, Lane, Money, Outcome, Payload, Request, Result};
+use batchwright_core::{ChatProvider, Ending, Lane, Money, Outcome, Response, Result};
 use batchwright_ledger::{OutcomeLog, OutcomeRecord, RowSet};
-use batchwright_realtime::{DispatchLog, EndReason, ParallelPool, Unfinished, WorkItem};
+use batchwright_realtime::{
+    self as realtime, DispatchLog, EndReason, Fallback, ParallelPool, Place, Strategy, Unfinished,
+    WorkItem,
+};
 use futures::StreamExt;
-use serde_json::{Map, Value, value::to_raw_value};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::mpsc;
 
@@ -34,6 +36,7 @@ pub(super) async fn run(
         answered_directly,
     } = running;
     let Direct { provider, model } = direct;
+    let strategy = strategy(job.spec(), provider, &options.fallbacks)?;
     let (sender, mut receiver) = mpsc::channel::<Result<WorkItem>>(READ_AHEAD);
     let spec = job.spec().clone();
     let reader = blocking(move || {
@@ -42,8 +45,11 @@ pub(super) async fn run(
         while let Some(row) = source.next_unless(|row| skip.contains(row)) {
             let row = row?;
             let item = builder
-                .build(&row)
-                .and_then(|request| asked_of(request, model.as_deref()))
+                .build_routed(&row)
+                .and_then(|(_, request)| match &model {
+                    Some(model) => with_other_model(request, model),
+                    None => Ok(request),
+                })
                 .map(|request| WorkItem::new(row.number(), request));
             let failed = item.is_err();
             if sender.blocking_send(item).is_err() || failed {
@@ -58,6 +64,7 @@ pub(super) async fn run(
         log: log.clone(),
         json_output,
     });
+    let budget = options.budget;
     let mut options = options
         .pool
         .clone()
@@ -65,7 +72,11 @@ pub(super) async fn run(
     if options.max_in_flight == 0 {
         options.max_in_flight = 1;
     }
-    let pool = ParallelPool::new(provider, options);
+    if let Some(budget) = budget {
+        let left = budget.saturating_sub(progress.read().cost);
+        options.spend = options.spend.with_max_cost(Some(left));
+    }
+    let pool = ParallelPool::with_strategy(strategy, options);
     // A cancel stops sending like a stop; rows that were not sent are given their ending afterwards.
     let stop = control.stop.child_token();
     let cancel = control.cancel.clone();
@@ -132,23 +143,33 @@ pub(super) async fn run(
     Ok(end)
 }
 
-/// The request, for another model where one is named.
-fn asked_of(mut request: Request, model: Option<&str>) -> Result<Request> {
-    let Some(model) = model else {
-        return Ok(request);
+/// How rows are answered: by the provider, or by the first of several that can; and, where the job holds answers to a
+/// schema, asked again where they do not fit it.
+fn strategy(
+    spec: &JobSpec,
+    provider: Arc<dyn ChatProvider>,
+    fallbacks: &[Direct],
+) -> Result<Arc<dyn Strategy<Output = Response>>> {
+    let mut strategy: Arc<dyn Strategy<Output = Response>> = if fallbacks.is_empty() {
+        Arc::new(realtime::Direct::new(provider))
+    } else {
+        let others = fallbacks.iter().map(|fallback| {
+            let place = Place::new(Arc::clone(&fallback.provider));
+            match &fallback.model {
+                Some(model) => place.with_model(model.as_str()),
+                None => place,
+            }
+        });
+        let places = std::iter::once(Place::new(provider)).chain(others);
+        Arc::new(Fallback::new(places))
     };
-    if let Payload::Raw(raw) = &request.payload {
-        let wrong = |error: serde_json::Error| {
-            Error::new(ErrorKind::InvalidRequest, "name another model in the body")
-                .with_source(error)
-        };
-        let mut body: Map<String, Value> = serde_json::from_str(raw.body.get()).map_err(wrong)?;
-        body.insert("model".to_owned(), model.into());
-        let body = to_raw_value(&body).map_err(wrong)?;
-        return Request::raw(request.custom_id, &raw.endpoint, body);
+    #[cfg(feature = "structured")]
+    if let Some(schema) = &spec.schema {
+        strategy = Arc::new(realtime::Validated::new(strategy, schema)?);
     }
-    model.clone_into(&mut request.model);
-    Ok(request)
+    #[cfg(not(feature = "structured"))]
+    let _ = spec;
+    Ok(strategy)
 }
 
 /// Rows that end as cancelled.

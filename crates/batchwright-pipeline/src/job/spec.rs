@@ -22,6 +22,10 @@ pub struct JobSpec {
     pub provider: String,
     /// The model, where rows do not name their own.
     pub model: Option<String>,
+    /// The column in which rows name a provider and model of their own, as `provider:model`; where it is empty, those
+    /// of the job hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_column: Option<String>,
     /// The template of the user's turn; without it every row must be a request already.
     pub prompt: Option<String>,
     /// The template of the system turn.
@@ -52,6 +56,7 @@ impl JobSpec {
             source: SourceOptions::default(),
             provider: provider.into(),
             model: None,
+            model_column: None,
             prompt: None,
             system: None,
             schema: None,
@@ -98,6 +103,7 @@ impl JobSpec {
             self.provider == started.provider && self.model == started.model,
             "model",
         );
+        note(self.model_column == started.model_column, "model column");
         note(self.prompt == started.prompt, "prompt");
         note(self.system == started.system, "system prompt");
         note(self.schema == started.schema, "schema");

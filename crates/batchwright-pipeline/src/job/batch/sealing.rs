@@ -193,8 +193,8 @@ impl Sealing {
             if self.judge.is_late() {
                 return GO_ON;
             }
-            let request = builder.build(&row)?;
-            let (provider, group) = self.group(&request)?;
+            let (named, request) = builder.build_routed(&row)?;
+            let (provider, group) = self.group(named.as_deref(), &request)?;
             flow!(self.make_room(&group, &mut open));
             let mut chunk = match open.remove(&group) {
                 Some(chunk) => chunk,
@@ -302,8 +302,12 @@ impl Sealing {
 
     /// Always one model, also where the provider would take several: so every outcome names the model that was asked,
     /// and a batch that is refused for its model fails no row of another.
-    fn group(&self, request: &Request) -> Result<(&Arc<dyn BatchProvider>, Group)> {
-        let provider = self.provider(&self.spec.provider)?;
+    fn group(
+        &self,
+        named: Option<&str>,
+        request: &Request,
+    ) -> Result<(&Arc<dyn BatchProvider>, Group)> {
+        let provider = self.provider(named.unwrap_or(&self.spec.provider))?;
         let group = Group {
             provider: provider.name().to_owned(),
             endpoint: provider.endpoint(request)?.to_owned(),
