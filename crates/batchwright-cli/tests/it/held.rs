@@ -132,3 +132,39 @@ fn f_110_resubmit_buys_again_only_where_the_risk_is_accepted() {
     place.run(&RESUME).assert_code(0);
     assert_eq!(provider.calls("POST", BATCHES), 2);
 }
+
+/// F-110, F-148: many creates of unclear fate at once, at a provider that knows a batch only by the number of its
+/// requests, are all found.
+#[test]
+fn f_110_f_148_an_anthropic_job_killed_while_it_creates_many_chunks_is_not_held() {
+    let provider = Provider::new();
+    let creates = "/anthropic/v1/messages/batches";
+    // Made at once and answered never: at the kill every one of them is of unclear fate.
+    provider.fault(&json!([
+        {"match": {"method": "POST", "path": creates}, "actions": [{"delay_headers": "20s"}]},
+    ]));
+    let base = provider.base_url_of(batchwright_emulator::Face::Anthropic);
+    let place = Place::bare()
+        .with("ANTHROPIC_API_KEY", "sk-ant-emulated")
+        .with("ANTHROPIC_BASE_URL", &base);
+    let (csv, asked) = input::words(90);
+    place.write("in.csv", csv);
+    let mut command = RUN;
+    command[3] = "anthropic:claude-haiku-4-5";
+    let command: Vec<&str> = command.into_iter().chain(["--chunk-rows", "20"]).collect();
+    let mut running = place.start(&command);
+    running.until("every create", |_| provider.calls("POST", creates) >= 5);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(running.kill());
+    provider.heal();
+    let made = provider.calls("POST", creates);
+    place.run(&command).assert_code(0);
+    assert_eq!(
+        provider.calls("POST", creates),
+        made,
+        "nothing is created again"
+    );
+    results::assert_answered(&place.path("out.jsonl"), &asked);
+    results::assert_billed_once(&provider.invoice(), &asked);
+    place.assert_verified("j");
+}
