@@ -16,6 +16,7 @@ mod model;
 mod price;
 
 mod batch;
+mod context_cache;
 mod journal;
 mod list_walk;
 mod provider;
@@ -25,6 +26,7 @@ pub use batch::{
     ListMark, ResultFile, SealedBatch, SealedBody, StoredInput, SubmissionTag, SubmitError,
 };
 pub use capability::{BatchInput, BatchLimits, Capability, IdRule, ListMatch};
+pub use context_cache::{CachedContext, ContextCache};
 pub use error::{Error, ErrorKind, RateLimit, Result, RetryClass};
 pub use journal::{Decision, JournalEntry, JournalEvent, Purchases, SubmissionLog};
 pub use list_walk::{ListPage, ListWalk};

@@ -18,4 +18,4 @@ mod error;
 pub use builder::GeminiBuilder;
 pub use config::GeminiConfig;
 pub use provider::Gemini;
-pub use realtime::{CachePage, CachedContent, NewCache, TokenCount};
+pub use realtime::{CachePage, CachedContent, GeminiContext, NewCache, TokenCount};

@@ -5,7 +5,7 @@ use crate::builder::GeminiBuilder;
 use crate::client::Client;
 use crate::config::GeminiConfig;
 use crate::convert::{EMBED, EMBED_MANY, GENERATE};
-use crate::realtime::{self, CachePage, CachedContent, NewCache, TokenCount, cache};
+use crate::realtime::{self, CachePage, CachedContent, GeminiContext, NewCache, TokenCount, cache};
 use async_trait::async_trait;
 use batchwright_core::{
     BatchHandle, BatchLimits, BatchProvider, BatchSnapshot, BatchSummary, ByteStream, CallOptions,
@@ -166,6 +166,14 @@ impl Gemini {
         cache::delete(&self.0.client, name)
             .await
             .map_err(|error| self.ours(error))
+    }
+
+    /// The beginning of prompts for the pool to store, renew and delete. Its time is the pool's to say. Nothing is sent.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where the API has no form for it.
+    pub fn context(&self, cache: NewCache) -> Result<GeminiContext> {
+        GeminiContext::new(self.clone(), cache).map_err(|error| self.ours(error))
     }
 
     fn buyer(&self) -> Account<'_> {

@@ -1,8 +1,10 @@
 //! Direct calls: one request out, one answer in, whole or in pieces; counting; cached contents.
 
 pub(crate) mod cache;
+mod context;
 
 pub use cache::{CachePage, CachedContent, NewCache};
+pub use context::GeminiContext;
 
 use crate::client::Client;
 use crate::convert::{self, Expect, Purpose, Reader};

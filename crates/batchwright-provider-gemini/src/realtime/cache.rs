@@ -83,11 +83,14 @@ impl CachedContent {
     /// Makes `request` begin with it. The request must not have a system message or tools of its own: they are in the
     /// cache, and the API takes them in one place only.
     #[must_use]
-    pub fn begin(&self, mut request: Request) -> Request {
-        let name = Value::from(self.name.as_str());
-        request.extra.insert(FIELD.to_owned(), name);
-        request
+    pub fn begin(&self, request: Request) -> Request {
+        begin(&self.name, request)
     }
+}
+
+pub(crate) fn begin(name: &str, mut request: Request) -> Request {
+    request.extra.insert(FIELD.to_owned(), Value::from(name));
+    request
 }
 
 pub(crate) async fn create(client: &Client, cache: &NewCache) -> Result<CachedContent> {
