@@ -1,7 +1,11 @@
 //! One attempt as a task: intent, call, and for an answer the record of the outcome.
 
 use crate::{
-    Attempt, DispatchLog, Executed, Finished, ItemState, Next, Strategy,
+    Attempt, DispatchLog, Entering, Executed, Finished, ItemState, Meter, Next, Recovery, Strategy,
+    WorkItem,
+    classifier::classify,
+    hooks::Hooks,
+    middleware::{self, contained},
     schedule::{Answer, Slot, Start},
     scope_name::ScopeName,
     telemetry,
@@ -13,7 +17,7 @@ use batchwright_core::{
 use futures::FutureExt;
 use std::{
     future::Future,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -43,11 +47,21 @@ pub(crate) struct Line<T> {
     /// Whether any attempt was answered, known here before the outcome is durable.
     pub(crate) answered: AtomicBool,
     pub(crate) prepared: Prepared<T>,
+    pub(crate) hooks: Hooks<T>,
+    pub(crate) meter: Meter,
+    /// Whether nothing is sent and nothing recorded.
+    pub(crate) dry_run: bool,
 }
 
 /// A row's baggage: goes out with each attempt and comes back with each failure.
 pub(crate) struct Call<T, C> {
     pub(crate) row: u64,
+    /// Its place in the source.
+    pub(crate) index: u64,
+    /// The last attempt begun.
+    pub(crate) attempt: u32,
+    /// Whether no middleware is to be asked about its end, since one of them ended it.
+    pub(crate) is_settled: bool,
     pub(crate) request: Request,
     pub(crate) context: C,
     /// The row's own strategy, where it has one.
@@ -85,10 +99,18 @@ impl Default for Discarded {
     reason = "nearly every task ends with an outcome"
 )]
 pub(crate) enum Done<T, C> {
+    /// All middlewares have seen the item; an error is its end.
+    Entered {
+        index: u64,
+        item: Box<WorkItem<T, C>>,
+        refused: Option<Error>,
+    },
     /// The outcome is durable.
     Recorded {
         slot: Slot,
         finished: Finished<T, C>,
+        /// Whether its last attempt may have been billed although its success is a middleware's.
+        unsure: bool,
         /// What the attempt was answered with, where it was sent.
         answer: Option<Answer>,
     },
@@ -121,6 +143,25 @@ impl<T, C> Call<T, C> {
     }
 }
 
+/// Shows an item to all middlewares before its first attempt.
+pub(crate) async fn enter<T: Send + Sync + 'static, C>(
+    line: Arc<Line<T>>,
+    index: u64,
+    mut item: Box<WorkItem<T, C>>,
+) -> Done<T, C> {
+    let entering = Entering {
+        row: item.row,
+        request: &mut item.request,
+        strategy: &mut item.strategy,
+    };
+    let seen = middleware::before(&line.hooks, entering).await;
+    Done::Entered {
+        index,
+        item,
+        refused: seen.err(),
+    }
+}
+
 /// Makes one attempt. An answer is recorded here, not in the loop, so that it becomes durable also while
 /// nobody polls the run.
 pub(crate) async fn attempt<T: Send + Sync + 'static, C>(
@@ -135,6 +176,14 @@ pub(crate) async fn attempt<T: Send + Sync + 'static, C>(
     }
     if call.is_cancelled() {
         return record(line, start, call, Ending::Cancelled, None).await;
+    }
+    if line.dry_run {
+        let ending = rehearse(&line, &call);
+        let unsent = Start {
+            attempt: 0,
+            ..start
+        };
+        return record(line, unsent, call, ending, None).await;
     }
     let strategy = Arc::clone(call.strategy(&line));
     if (call.strategy.is_some() || !line.prepared.is_own_ready())
@@ -189,10 +238,15 @@ pub(crate) async fn attempt<T: Send + Sync + 'static, C>(
         }
         Err(error) => {
             telemetry::failed(&span, &error);
+            // By what the provider said of it, whatever a classifier makes of that.
             if error.kind() == ErrorKind::InvalidOutput {
                 line.answered.store(true, Relaxed);
                 discard(&line, &mut call, &error);
             }
+            let error = match &line.hooks.classifier {
+                None => error,
+                Some(classifier) => classify(&**classifier, error),
+            };
             let mut attempt = Attempt::new(start.attempt, start.timeout, &mut call.state);
             let next = strategy.on_error(&call.request, &error, &mut attempt);
             let next = guarded(start.timeout, async { Ok(next.await) })
@@ -205,6 +259,20 @@ pub(crate) async fn attempt<T: Send + Sync + 'static, C>(
                 next,
             }
         }
+    }
+}
+
+/// What the row would end as, were it sent.
+fn rehearse<T: Send + 'static, C>(line: &Line<T>, call: &Call<T, C>) -> Ending<T> {
+    let strategy = call.strategy(line);
+    let shown = catch_unwind(AssertUnwindSafe(|| strategy.dry_run(&call.request)));
+    match shown {
+        Ok(Ok(executed)) => executed.ending,
+        Ok(Err(error)) => Ending::Failed(error),
+        Err(_panic) => Ending::Failed(
+            Error::new(ErrorKind::Unexpected, "run dry: the strategy panicked")
+                .with_class(RetryClass::RowFatal),
+        ),
     }
 }
 
@@ -246,6 +314,15 @@ async fn guarded<R>(limit: Duration, work: impl Future<Output = Result<R>>) -> R
             ErrorKind::Timeout,
             "read the answer within the attempt's timeout",
         )),
+    }
+}
+
+/// Counts what a failed attempt cost that is followed by another.
+pub(crate) fn discard_failed<T, C>(line: &Line<T>, call: &mut Call<T, C>, error: &Error) {
+    // Counted already, also where it is the last.
+    let is_counted = error.kind() == ErrorKind::InvalidOutput;
+    if error.usage().is_some() && !is_counted {
+        discard(line, call, error);
     }
 }
 
@@ -292,14 +369,101 @@ pub(crate) async fn record<T: Send + Sync + 'static, C>(
         cost,
         rate_limit: answered.rate_limit,
     });
-    let finished = finish(&last, *call, ending, answered, cost);
-    match line.log.finished(finished.row, &finished.outcome).await {
-        Ok(()) => Done::Recorded {
-            slot,
-            finished,
-            answer,
+    let usage = last_usage(&ending, answered.as_ref());
+    let mut shown = Shown::default();
+    let ending = if line.hooks.middlewares.is_empty() || call.is_settled {
+        ending
+    } else {
+        // Boxed, since most pools have none and every attempt would carry its size.
+        Box::pin(show(
+            &line.hooks,
+            call.row,
+            &call.request,
+            ending,
+            &mut shown,
+        ))
+        .await
+    };
+    let finished = finish(&last, *call, ending, answered, (usage, cost), &shown);
+    if !line.dry_run
+        && let Err(error) = line.log.finished(finished.row, &finished.outcome).await
+    {
+        return Done::Unrecorded { slot, error, paid };
+    }
+    if !line.hooks.post_processors.is_empty() {
+        Box::pin(post_process(&line, finished.row, &finished.outcome)).await;
+    }
+    Done::Recorded {
+        slot,
+        finished,
+        unsure: shown.unsure,
+        answer,
+    }
+}
+
+/// What middlewares made of an ending.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shown {
+    /// A paid answer was not used.
+    lost: bool,
+    /// A success stands in the place of a failure that may have been billed.
+    unsure: bool,
+}
+
+/// Shows an ending to all middlewares, and says what it is after them.
+async fn show<T: Send + 'static>(
+    hooks: &Hooks<T>,
+    row: u64,
+    request: &Request,
+    ending: Ending<T>,
+    shown: &mut Shown,
+) -> Ending<T> {
+    match ending {
+        Ending::Succeeded(output) => match middleware::after(hooks, row, request, output).await {
+            Ok(output) => Ending::Succeeded(output),
+            Err(error) => {
+                shown.lost = true;
+                Ending::Failed(error)
+            }
         },
-        Err(error) => Done::Unrecorded { slot, error, paid },
+        Ending::Failed(error) => {
+            let unsure = error.is_ambiguous();
+            match middleware::on_error(hooks, row, request, error).await {
+                Recovery::Error(error) => Ending::Failed(error),
+                Recovery::Success(output) => {
+                    shown.unsure = unsure;
+                    Ending::Succeeded(output)
+                }
+            }
+        }
+        other => other,
+    }
+}
+
+/// Calls all post-processors; what breaks in one is nobody else's.
+async fn post_process<T: Send + Sync>(line: &Line<T>, row: u64, outcome: &Outcome<T>) {
+    for processor in &line.hooks.post_processors {
+        let limit = line.hooks.options.post_process_timeout;
+        let how = match contained(limit, processor.process(row, outcome)).await {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(broken) => broken.as_str().to_owned(),
+        };
+        let failures = &line.meter.counters().post_process_failures;
+        failures.fetch_add(1, Relaxed);
+        telemetry::not_post_processed(row, &how);
+    }
+}
+
+/// Tokens of the row's last attempt, where they are not counted among the discarded ones.
+fn last_usage<T>(ending: &Ending<T>, answered: Option<&Answered>) -> Usage {
+    match (ending, answered) {
+        (_, Some(answered)) if answered.cached => Usage::default(),
+        (_, Some(answered)) => answered.usage,
+        (Ending::Failed(error), None) if error.kind() != ErrorKind::InvalidOutput => {
+            error.usage().copied().unwrap_or_default()
+        }
+        _ => Usage::default(),
     }
 }
 
@@ -308,7 +472,8 @@ fn finish<T, C>(
     call: Call<T, C>,
     ending: Ending<T>,
     answered: Option<Answered>,
-    last_cost: Option<Money>,
+    (last_usage, last_cost): (Usage, Option<Money>),
+    shown: &Shown,
 ) -> Finished<T, C> {
     let cost = last_cost.zip(call.discarded.cost);
     let cost = cost.map(|(last, discarded)| last + discarded);
@@ -318,12 +483,17 @@ fn finish<T, C>(
     provenance.model = Some(call.scope.model);
     provenance.lane = Some(Lane::Realtime);
     provenance.attempts = last.attempt;
-    provenance.possibly_paid_attempts = last.possibly_paid;
+    provenance.possibly_paid_attempts = last.possibly_paid + u32::from(shown.unsure);
     provenance.latency = call.first_sent.map(|sent| sent.elapsed());
     provenance.cost = cost;
     provenance.discarded_usage = call.discarded.usage;
+    if shown.lost {
+        provenance.discarded_usage.add(&last_usage);
+    }
     provenance.cached = answered.is_some_and(|answered| answered.cached);
-    Finished::new(call.row, outcome, call.context)
+    let mut usage = call.discarded.usage;
+    usage.add(&last_usage);
+    Finished::new(call.row, call.index, outcome, usage, call.context)
 }
 
 /// What the row's last attempt cost.

@@ -1,7 +1,7 @@
 //! What goes into the pool and what comes out.
 
 use crate::Strategy;
-use batchwright_core::{Outcome, Request, Response};
+use batchwright_core::{Outcome, Request, Response, Usage};
 use std::{
     any::{Any, TypeId},
     collections::HashMap,
@@ -84,15 +84,22 @@ pub struct Finished<T = Response, C = ()> {
     /// How it ended. Its cost is that of all attempts that were answered; what others may have cost is unknown,
     /// and `possibly_paid_attempts` counts them.
     pub outcome: Outcome<T>,
+    /// Tokens of all its attempts that were answered, those that were not used included. What a cache answered used
+    /// none.
+    pub usage: Usage,
+    /// The place in the source, counted from 0.
+    pub index: u64,
     /// The caller's own.
     pub context: C,
 }
 
 impl<T, C> Finished<T, C> {
-    pub(crate) fn new(row: u64, outcome: Outcome<T>, context: C) -> Self {
+    pub(crate) fn new(row: u64, index: u64, outcome: Outcome<T>, usage: Usage, context: C) -> Self {
         Self {
             row,
             outcome,
+            usage,
+            index,
             context,
         }
     }

@@ -1,6 +1,6 @@
 //! The pool's settings, each with its reason.
 
-use crate::{Scope, ScopeOptions, SpendOptions, TokenEstimator};
+use crate::{HookOptions, Scope, ScopeOptions, SpendOptions, TokenEstimator};
 use batchwright_core::{PriceTable, RetryPolicy};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -49,6 +49,12 @@ pub struct PoolOptions {
     pub spend: SpendOptions,
     /// Guesses what a request will use, for gates by tokens and for the spend budget.
     pub estimator: TokenEstimator,
+    /// Whether nothing is sent: each item ends as its strategy's [`dry_run`](crate::Strategy::dry_run) says, with no
+    /// attempt and no cost. Strategies are not prepared, the log is told nothing, and no limit is waited for; middleware,
+    /// post-processors and observers are called as ever. Default false.
+    pub dry_run: bool,
+    /// Bounds for middleware, post-processors, observers and the progress callback.
+    pub hooks: HookOptions,
     /// Prices for the cost in an outcome's provenance. Default none: every cost is unknown.
     pub prices: Option<Arc<PriceTable>>,
 }
@@ -68,6 +74,8 @@ impl Default for PoolOptions {
             scopes: BTreeMap::new(),
             spend: SpendOptions::default(),
             estimator: TokenEstimator::default(),
+            dry_run: false,
+            hooks: HookOptions::default(),
             prices: None,
         }
     }
@@ -159,6 +167,20 @@ impl PoolOptions {
             .into_iter()
             .find_map(|name| self.scopes.get(name))
             .unwrap_or(&self.scope)
+    }
+
+    /// Sets whether nothing is sent.
+    #[must_use]
+    pub fn with_dry_run(mut self, dry_run: bool) -> Self {
+        self.dry_run = dry_run;
+        self
+    }
+
+    /// Sets bounds for middleware, post-processors, observers and the progress callback.
+    #[must_use]
+    pub fn with_hooks(mut self, hooks: HookOptions) -> Self {
+        self.hooks = hooks;
+        self
     }
 
     /// Prices for the cost in an outcome's provenance.

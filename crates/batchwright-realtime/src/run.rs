@@ -1,20 +1,28 @@
 //! One run of the pool: a stream of rows that ended, driven by one loop.
 
+mod enter;
+mod watch;
+
 use crate::{
-    DispatchLog, Finished, ItemState, Meter, Next, OnReached, PoolOptions, Progress, Spent,
-    Strategy, WorkItem,
-    attempt::{Call, Discarded, Done, Line, Prepared, attempt, record},
-    schedule::{Arrival, Due, Failure, Notice, Schedule, Slot, Start, Verdict},
+    DispatchLog, Finished, ItemState, Meter, Next, OnReached, PoolOptions, Progress, Scope,
+    ScopeOptions, SpendOptions, Spent, Strategy, WorkItem,
+    attempt::{Call, Discarded, Done, Line, Prepared, attempt, discard_failed, record},
+    hooks::Hooks,
+    schedule::{Arrival, Due, Failure, Schedule, Slot, Start, Verdict},
     scope_name::{ScopeId, ScopeName, ScopeNames},
     spend::Estimate,
     telemetry,
 };
-use batchwright_core::{Ending, Error, ErrorKind, Lane, Money, Request, Response, Result, Usage};
+use batchwright_core::{
+    Ending, Error, ErrorKind, Lane, Money, Request, Response, Result, RetryClass, Usage,
+};
+use enter::Entering;
 use futures::{Stream, future::BoxFuture};
 use std::{
     fmt,
     future::Future,
     hash::{BuildHasher, RandomState},
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc,
@@ -28,6 +36,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use watch::Watch;
 
 /// One run: a stream of the rows that ended. See [`ParallelPool::run`](crate::ParallelPool::run).
 ///
@@ -57,6 +66,14 @@ pub struct Run<S, T = Response, C = ()> {
     meter: Meter,
     /// Whether the meter shows an error that is waited out.
     is_waiting: bool,
+    /// Those who are told what happens.
+    watch: Watch,
+    /// Rows that middlewares look at.
+    entering: Entering<T, C>,
+    /// The place in the source of the next row.
+    next_index: u64,
+    /// No row at or behind this place is taken.
+    take_until: u64,
     end: Option<RunEnd>,
 }
 
@@ -114,9 +131,9 @@ impl Unfinished {
 /// What can happen to a run.
 #[expect(
     clippy::large_enum_variant,
-    reason = "nearly every event is the end of a task"
+    reason = "it is nearly always a task or an item, and never stored"
 )]
-enum Event<T, C> {
+enum Step<T, C> {
     Stop,
     Task(Result<Done<T, C>, JoinError>),
     Alarm,
@@ -132,6 +149,15 @@ impl<S, T, C> Run<S, T, C> {
     /// How far the run is.
     pub fn progress(&self) -> Progress {
         self.progress
+    }
+
+    /// The end of the rows that may be taken, as places in the source; sets it where one is given. Returns the next
+    /// place to be taken.
+    pub(crate) fn take_until(&mut self, until: Option<u64>) -> u64 {
+        if let Some(until) = until {
+            self.take_until = until;
+        }
+        self.next_index
     }
 
     /// Reads the progress from elsewhere, also while the stream is being awaited.
@@ -157,7 +183,9 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
         }
     }
 
-    fn begin(&mut self, start: Start, call: Box<Call<T, C>>) {
+    fn begin(&mut self, start: Start, mut call: Box<Call<T, C>>) {
+        call.attempt = start.attempt;
+        self.tell_attempt(&call);
         // Boxed here, it is not copied on its way through the runtime.
         self.tasks
             .spawn(Box::pin(attempt(Arc::clone(&self.line), start, call)));
@@ -169,12 +197,14 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
             .spawn(record(line, last, call, Ending::Failed(error), None));
     }
 
-    /// Where the row's next attempt goes.
+    /// Where the row's next attempt goes: to the same place again where the strategy panicked.
     fn scope(&mut self, call: &mut Call<T, C>) -> ScopeId {
         let strategy = call.strategy.as_ref().unwrap_or(&self.line.strategy);
-        let id = self
-            .scopes
-            .id(strategy.scope(&call.request, &mut call.state));
+        let (scopes, request, state) = (&mut self.scopes, &call.request, &mut call.state);
+        let id = catch_unwind(AssertUnwindSafe(|| {
+            scopes.id(strategy.scope(request, state))
+        }))
+        .unwrap_or_else(|_panic| self.scopes.id(call.scope.borrow()));
         call.scope = self.scopes.name(id).clone();
         id
     }
@@ -193,37 +223,47 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
             .expect("a row that waited was parked")
     }
 
-    fn handle(&mut self, event: Event<T, C>) -> Option<Finished<T, C>> {
-        match event {
-            Event::Stop => self.schedule.stop(EndReason::Cancelled),
+    fn handle(&mut self, step: Step<T, C>) -> Option<Finished<T, C>> {
+        match step {
+            Step::Stop => self.schedule.stop(EndReason::Cancelled),
             // What is due is begun before the next event is awaited.
-            Event::Alarm => {}
-            Event::Item(None) => self.schedule.source_ended(),
-            Event::Item(Some(Err(error))) => self.schedule.stop(EndReason::Stopped(error)),
-            Event::Item(Some(Ok(item))) => self.take(item),
-            Event::Task(Ok(Done::Recorded {
+            Step::Alarm => {}
+            Step::Item(None) => self.entering.is_source_over = true,
+            Step::Item(Some(Err(error))) => self.schedule.stop(EndReason::Stopped(error)),
+            Step::Item(Some(Ok(item))) => self.take(item),
+            Step::Task(Ok(Done::Entered {
+                index,
+                item,
+                refused,
+            })) => self.entering.ready(index, item, refused),
+            Step::Task(Ok(Done::Recorded {
                 slot,
                 finished,
+                unsure,
                 answer,
             })) => {
-                self.schedule.recorded(self.begun.elapsed(), slot, answer);
+                let now = self.begun.elapsed();
+                self.schedule.recorded(now, slot, answer);
+                self.watch.unsure += u64::from(unsure);
                 self.count(&finished.outcome.ending);
+                self.tell_notices(now);
+                self.tell_end(now, &finished);
                 return Some(finished);
             }
-            Event::Task(Ok(Done::Failed {
+            Step::Task(Ok(Done::Failed {
                 slot,
                 call,
                 error,
                 next,
             })) => self.failed(slot, call, error, next),
-            Event::Task(Ok(Done::Withheld { slot })) => {
+            Step::Task(Ok(Done::Withheld { slot })) => {
                 self.schedule.withheld(self.begun.elapsed(), slot);
             }
-            Event::Task(Ok(Done::Unrecorded { slot, error, paid })) => {
+            Step::Task(Ok(Done::Unrecorded { slot, error, paid })) => {
                 let now = self.begun.elapsed();
                 self.schedule.unrecorded(now, slot, error, paid);
             }
-            Event::Task(Err(_panicked)) => {
+            Step::Task(Err(_panicked)) => {
                 // Its message may hold a prompt, and the hook that prints panics has seen it.
                 let error = Error::new(ErrorKind::Unexpected, "make an attempt: it panicked");
                 self.schedule.stop(EndReason::Stopped(error));
@@ -232,17 +272,36 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
         None
     }
 
-    fn take(&mut self, item: WorkItem<T, C>) {
+    /// Gives an item that was taken, and that all middlewares have seen, to the schedule. `refused` is why it ends at
+    /// once.
+    fn arrive(&mut self, index: u64, item: WorkItem<T, C>, mut refused: Option<Error>) {
         let strategy = item.strategy.as_ref().unwrap_or(&self.line.strategy);
         let mut state = ItemState::default();
-        let scope = self.scopes.id(strategy.scope(&item.request, &mut state));
+        let scopes = &mut self.scopes;
+        let scope = catch_unwind(AssertUnwindSafe(|| {
+            scopes.id(strategy.scope(&item.request, &mut state))
+        }))
+        .unwrap_or_else(|_panic| {
+            let error = Error::new(ErrorKind::Unexpected, "name a scope: the strategy panicked")
+                .with_class(RetryClass::RowFatal);
+            refused.get_or_insert(error);
+            self.scopes.id(Scope::new("", &item.request.model))
+        });
         self.meet(scope);
         let name = self.scopes.name(scope).clone();
-        let estimate = self.estimate(&item.request, scope, &name);
-        let now = self.begun.elapsed();
-        let arrival = self.schedule.arrived(now, item.row, scope, estimate);
+        let is_settled = refused.is_some();
+        let arrival = if is_settled {
+            None
+        } else {
+            let estimate = self.estimate(&item.request, scope, &name);
+            let now = self.begun.elapsed();
+            Some(self.schedule.arrived(now, item.row, scope, estimate))
+        };
         let call = Box::new(Call {
             row: item.row,
+            index,
+            attempt: 0,
+            is_settled,
             span: telemetry::row(&name.provider, &item.request),
             request: item.request,
             context: item.context,
@@ -254,9 +313,14 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
             discarded: Discarded::default(),
         });
         match arrival {
-            Arrival::Start(start) => self.begin(start, call),
-            Arrival::Wait(slot) => self.park(slot, call),
-            Arrival::Unfinished => {}
+            Some(Arrival::Start(start)) => self.begin(start, call),
+            Some(Arrival::Wait(slot)) => self.park(slot, call),
+            Some(Arrival::Unfinished) => {}
+            None => {
+                let last = self.schedule.arrived_at_its_end(call.row, scope);
+                let error = refused.expect("an item that does not arrive was refused");
+                self.begin_record(last, call, error);
+            }
         }
     }
 
@@ -308,6 +372,7 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
             let (provider, model) = (&call.scope.provider, &call.scope.model);
             prices.usage_cost(provider, model, usage, Lane::Realtime)
         });
+        let place = call.scope.clone();
         let scope = self.scope(&mut call);
         self.meet(scope);
         let failure = Failure {
@@ -319,15 +384,17 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
             random,
         };
         let verdict = self.schedule.failed(now, slot, failure);
-        for notice in self.schedule.notices() {
-            match notice {
-                Notice::Rests(scope, rest) => telemetry::cooldown(self.scopes.name(scope), rest),
-                Notice::Down(scope) => telemetry::down(self.scopes.name(scope)),
-                Notice::Back(scope) => telemetry::back(self.scopes.name(scope)),
-            }
-        }
+        let wait = match &verdict {
+            Verdict::Wait(wait) => Some(*wait),
+            Verdict::Record(..) | Verdict::Unfinished => None,
+        };
+        self.tell_failure(&call, place.clone(), &error, wait);
+        // It was there, and goes on to the other place only where it is tried again.
+        let other = std::mem::replace(&mut call.scope, place);
         match verdict {
             Verdict::Wait(wait) => {
+                discard_failed(&self.line, &mut call, &error);
+                call.scope = other;
                 self.meter.note(Some(error));
                 self.is_waiting = true;
                 telemetry::backoff(&call.span, wait);
@@ -335,6 +402,21 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
             }
             Verdict::Record(last, error) => self.begin_record(last, call, error),
             Verdict::Unfinished => {}
+        }
+        self.tell_notices(now);
+    }
+
+    /// Asks where the rows that wait for this scope go now that it lets nobody through for a while.
+    fn redirect(&mut self, scope: ScopeId) {
+        for slot in self.schedule.queued_for(scope) {
+            let mut call = self.unpark(slot);
+            let other = self.scope(&mut call);
+            if other != scope {
+                self.meet(other);
+                let estimate = self.estimate(&call.request, other, &call.scope);
+                self.schedule.redirected(slot, other, estimate);
+            }
+            self.park(slot, call);
         }
     }
 
@@ -354,17 +436,23 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
         if self.schedule.is_stopping() && !self.line.halt.is_cancelled() {
             self.line.halt.cancel();
             self.parked.clear();
+            self.tell_stop();
         }
         if let Some(give_up) = &self.line.give_up
             && self.schedule.gives_up()
         {
             give_up.cancel();
         }
+        if self.schedule.is_stopping() {
+            self.turn_back();
+        }
         self.progress.taken = self.schedule.taken();
         self.progress.in_flight = self.schedule.in_flight() as u64;
         self.progress.waiting = self.schedule.waiting() as u64;
-        self.progress.possibly_paid_attempts = self.schedule.possibly_paid();
+        self.progress.possibly_paid_attempts = self.schedule.possibly_paid() + self.watch.unsure;
         self.meter.show(&self.progress);
+        let (in_flight, waiting) = (self.progress.in_flight, self.progress.waiting);
+        self.meter.counters().queues(in_flight, waiting);
     }
 
     fn finish(&mut self) {
@@ -377,9 +465,10 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
         self.end = Some(RunEnd {
             reason,
             unfinished,
-            possibly_paid_attempts: self.schedule.possibly_paid(),
+            possibly_paid_attempts: self.progress.possibly_paid_attempts,
             spent: self.schedule.spent(),
         });
+        self.tell_run_end();
     }
 
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -426,11 +515,25 @@ where
     pub(crate) fn new(
         strategy: Arc<dyn Strategy<Output = T>>,
         options: PoolOptions,
+        hooks: Hooks<T>,
         items: S,
         log: Arc<dyn DispatchLog<T>>,
         stop: CancellationToken,
     ) -> Self {
+        let meter = Meter::default();
+        let mut options = options;
+        if options.dry_run {
+            // What is not sent waits for nobody's limits.
+            options.scope = ScopeOptions::default();
+            options.scopes.clear();
+            options.spend = SpendOptions::default();
+        }
+        let mut hooks = hooks;
+        hooks.options = options.hooks.clone();
         let line = Line {
+            hooks,
+            meter: meter.clone(),
+            dry_run: options.dry_run,
             prepared: Prepared::new(&strategy),
             strategy,
             log,
@@ -453,29 +556,36 @@ where
             begun: Instant::now(),
             random: Random(RandomState::new().hash_one(0)),
             progress: Progress::default(),
-            meter: Meter::default(),
+            meter,
             is_waiting: false,
+            watch: Watch::default(),
+            entering: Entering::default(),
+            next_index: 0,
+            take_until: u64::MAX,
             end: None,
         }
     }
 
     /// The next thing that happens. A stop goes first, so that nothing is sent past it; new items go
     /// last, so that places go to rows that wait.
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event<T, C>> {
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step<T, C>> {
         if let Some(stop) = &mut self.stop
             && stop.as_mut().poll(cx).is_ready()
         {
             self.stop = None;
-            return Poll::Ready(Event::Stop);
+            return Poll::Ready(Step::Stop);
         }
         if let Poll::Ready(Some(done)) = self.tasks.poll_join_next(cx) {
-            return Poll::Ready(Event::Task(done));
+            return Poll::Ready(Step::Task(done));
+        }
+        if self.watch.is_paused {
+            return Poll::Pending;
         }
         if self.poll_alarm(cx).is_ready() {
-            return Poll::Ready(Event::Alarm);
+            return Poll::Ready(Step::Alarm);
         }
-        if self.schedule.wants_item() {
-            return self.source.as_mut().poll_next(cx).map(Event::Item);
+        if self.wants_item() {
+            return self.source.as_mut().poll_next(cx).map(Step::Item);
         }
         Poll::Pending
     }
@@ -492,21 +602,33 @@ where
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Finished<T, C>>> {
         let run = self.get_mut();
         if run.end.is_some() {
+            ready!(run.watch.poll_served(cx));
             return Poll::Ready(None);
         }
+        if !run.watch.has_begun {
+            run.tell_start();
+        }
         loop {
+            run.heed_control(cx);
             if run.tasks.is_empty() {
                 run.schedule.nothing_runs(run.begun.elapsed());
+                run.entering.nothing_runs();
             }
-            run.begin_due(run.begun.elapsed());
+            if !run.watch.is_paused {
+                let now = run.begun.elapsed();
+                run.begin_due(now);
+                run.let_in();
+                run.tell_rested(now);
+            }
             run.publish();
-            if run.schedule.is_over() {
+            if run.schedule.is_over() && run.entering.is_empty() {
                 ready!(run.poll_closing(cx));
                 run.finish();
+                ready!(run.watch.poll_served(cx));
                 return Poll::Ready(None);
             }
-            let event = ready!(run.poll_event(cx));
-            if let Some(finished) = run.handle(event) {
+            let step = ready!(run.poll_step(cx));
+            if let Some(finished) = run.handle(step) {
                 run.publish();
                 return Poll::Ready(Some(finished));
             }

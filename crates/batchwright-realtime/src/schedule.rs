@@ -13,9 +13,14 @@ use crate::{
     scope_name::ScopeId,
     spend::{Estimate, Room, Spend},
 };
-use batchwright_core::{Error, ErrorKind, Money, RateLimit, RetryClass, RetryDecision, RetryState};
+use batchwright_core::{
+    Error, ErrorKind, Money, RateLimit, RetryClass, RetryDecision, RetryState, Usage,
+};
 use lane::Lane;
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 /// Names an item while the schedule holds it; used again after its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,6 +93,8 @@ pub(crate) enum Notice {
     Down(ScopeId),
     /// Its provider is back.
     Back(ScopeId),
+    /// So many attempts may be open at once from now on.
+    Concurrency(ScopeId, usize),
 }
 
 /// What to do for an item that waited.
@@ -131,7 +138,7 @@ pub(crate) struct Schedule {
     spend: Spend,
     /// Whether an attempt must settle before the spend budget has room for another.
     is_spent: bool,
-    notices: Vec<Notice>,
+    notices: VecDeque<Notice>,
     source_ended: bool,
     stopped: Option<EndReason>,
     taken: u64,
@@ -206,7 +213,7 @@ impl Schedule {
             next_place: 0,
             deadlines: BTreeSet::new(),
             is_spent: false,
-            notices: Vec::new(),
+            notices: VecDeque::new(),
             source_ended: false,
             stopped: None,
             taken: 0,
@@ -270,12 +277,7 @@ impl Schedule {
             possibly_paid: 0,
             unsure: false,
         };
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.items.push(None);
-            Slot(self.items.len() - 1)
-        });
-        self.items[slot.0] = Some(item);
-        self.live += 1;
+        let slot = self.hold(item);
         let first = self.lanes[scope.index()].first().is_none();
         if first && self.has_permit() && !self.is_spent {
             match self.turn(now, slot) {
@@ -291,6 +293,44 @@ impl Schedule {
         Arrival::Wait(slot)
     }
 
+    /// An item arrived that ended before it was sent: record its outcome. Only after [`Schedule::wants_item`].
+    pub(crate) fn arrived_at_its_end(&mut self, row: u64, scope: ScopeId) -> Start {
+        self.taken += 1;
+        self.permits += 1;
+        let slot = self.hold(Item {
+            row,
+            phase: Phase::Recording,
+            permit: true,
+            attempts: 0,
+            retry: RetryState::default(),
+            deadline: None,
+            scope,
+            estimate: Estimate::default(),
+            cause: Cause::First,
+            ticket: None,
+            possibly_paid: 0,
+            unsure: false,
+        });
+        self.last(slot)
+    }
+
+    /// An item was taken from the source and never arrived, since the run stops.
+    pub(crate) fn turned_back(&mut self, row: u64) {
+        self.taken += 1;
+        self.unfinished.push(Unfinished::new(row, 0, 0));
+    }
+
+    /// Keeps an item in a slot of its own.
+    fn hold(&mut self, item: Item) -> Slot {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.items.push(None);
+            Slot(self.items.len() - 1)
+        });
+        self.items[slot.0] = Some(item);
+        self.live += 1;
+        slot
+    }
+
     /// No more items will arrive.
     pub(crate) fn source_ended(&mut self) {
         self.source_ended = true;
@@ -303,7 +343,7 @@ impl Schedule {
         {
             let last = self.leave(slot);
             self.item(slot).phase = Phase::Recording;
-            return Some(Due::Expired(self.last(slot), expired(last)));
+            return Some(Due::Expired(self.last(slot), settled(expired(last))));
         }
         while let Some(&(until, slot)) = self.waiting.first()
             && until <= now
@@ -403,7 +443,14 @@ impl Schedule {
         }
         let until = now.saturating_add(after);
         if item.deadline.is_some_and(|deadline| until >= deadline) {
-            return self.record(slot, expired(Some(error.with_attempts(attempts))));
+            let is_settled = error.kind() == ErrorKind::InvalidOutput;
+            let expired = expired(Some(error.with_attempts(attempts)));
+            let expired = if is_settled {
+                settled(expired)
+            } else {
+                expired
+            };
+            return self.record(slot, expired);
         }
         item.scope = scope;
         item.estimate = estimate;
@@ -495,6 +542,11 @@ impl Schedule {
         }
     }
 
+    /// Whether the spend budget is used up.
+    pub(crate) fn is_out_of_budget(&self) -> bool {
+        self.spend.is_over()
+    }
+
     /// Whether what is in flight is to be given up too.
     pub(crate) fn gives_up(&self) -> bool {
         self.stopped.is_some()
@@ -507,9 +559,9 @@ impl Schedule {
         self.spend.spent()
     }
 
-    /// What happened to scopes since this was last asked.
-    pub(crate) fn notices(&mut self) -> impl Iterator<Item = Notice> {
-        self.notices.drain(..)
+    /// The next thing that happened to a scope.
+    pub(crate) fn notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -649,7 +701,7 @@ impl Schedule {
         })?;
         if limited.is_new() {
             let rest = limited.until().saturating_sub(now);
-            self.notices.push(Notice::Rests(scope, rest));
+            self.notices.push_back(Notice::Rests(scope, rest));
         }
         Some(limited.until().saturating_sub(now))
     }
@@ -687,10 +739,15 @@ impl Schedule {
     fn tell<R>(&mut self, scope: ScopeId, event: impl FnOnce(&mut Lane) -> R) -> R {
         let lane = &mut self.lanes[scope.index()];
         let was_down = lane.is_down();
+        let before = lane.concurrency();
         let result = event(lane);
+        let after = lane.concurrency();
+        if before != after {
+            self.notices.push_back(Notice::Concurrency(scope, after));
+        }
         match (was_down, lane.is_down()) {
-            (false, true) => self.notices.push(Notice::Down(scope)),
-            (true, false) => self.notices.push(Notice::Back(scope)),
+            (false, true) => self.notices.push_back(Notice::Down(scope)),
+            (true, false) => self.notices.push_back(Notice::Back(scope)),
             _ => {}
         }
         result
@@ -720,6 +777,22 @@ impl Schedule {
         self.lanes[item.scope.index()].join(place, slot, item.cause);
         if let Some(deadline) = item.deadline {
             self.deadlines.insert((deadline, slot));
+        }
+    }
+
+    /// Items that wait for this scope, in their order.
+    pub(crate) fn queued_for(&self, scope: ScopeId) -> Vec<Slot> {
+        self.lanes[scope.index()].queued()
+    }
+
+    /// An item that waits for its scope goes to another one, where it keeps its place among those that wait.
+    pub(crate) fn redirected(&mut self, slot: Slot, scope: ScopeId, estimate: Estimate) {
+        let item = item(&mut self.items, slot);
+        if let Phase::Queued { place, .. } = item.phase {
+            self.lanes[item.scope.index()].leave(place, slot);
+            item.scope = scope;
+            item.estimate = estimate;
+            self.lanes[scope.index()].join(place, slot, item.cause);
         }
     }
 
@@ -838,6 +911,14 @@ fn expired(last: Option<Error>) -> Error {
         .with_class(last.class())
         .with_attempts(last.attempts())
         .with_source(last)
+}
+
+/// An error whose cost was counted among the discarded ones when it came.
+fn settled(error: Error) -> Error {
+    match error.usage() {
+        Some(_) => error.with_usage(Usage::of(0, 0)),
+        None => error,
+    }
 }
 
 /// Gives `error` what is known of `cause`.

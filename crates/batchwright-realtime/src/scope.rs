@@ -239,6 +239,11 @@ impl ScopeState {
         }
     }
 
+    /// How many attempts may be open at once.
+    pub(crate) fn concurrency(&self) -> usize {
+        self.concurrency.limit()
+    }
+
     pub(crate) fn is_down(&self) -> bool {
         self.breaker.is_open()
     }

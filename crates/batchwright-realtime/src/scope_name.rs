@@ -13,12 +13,16 @@ impl ScopeId {
     }
 }
 
-/// The owned names of a scope.
+/// The names of a [`Scope`], shared. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct ScopeName {
-    pub(crate) provider: Arc<str>,
-    pub(crate) model: Arc<str>,
-    pub(crate) deployment: Arc<str>,
+#[non_exhaustive]
+pub struct ScopeName {
+    /// The provider's name.
+    pub provider: Arc<str>,
+    /// The model.
+    pub model: Arc<str>,
+    /// What tells apart keys, accounts or deployments; empty where there is one.
+    pub deployment: Arc<str>,
 }
 
 impl ScopeName {

@@ -42,6 +42,12 @@ impl Lane {
         self.retries.items.remove(&(place, slot));
     }
 
+    /// All who wait, in their order.
+    pub(super) fn queued(&self) -> Vec<Slot> {
+        let all = self.queue.items.union(&self.retries.items);
+        all.map(|&(_, slot)| slot).collect()
+    }
+
     pub(super) fn first(&self) -> Option<(u64, Slot)> {
         self.heads().next()
     }
@@ -107,6 +113,11 @@ impl Lane {
 
     pub(super) fn counts_tokens(&self) -> bool {
         self.state.counts_tokens()
+    }
+
+    /// How many attempts may be open at once.
+    pub(super) fn concurrency(&self) -> usize {
+        self.state.concurrency()
     }
 
     pub(super) fn is_down(&self) -> bool {

@@ -339,7 +339,7 @@ impl Shell {
             ..failure(error, step.random)
         };
         let verdict = self.schedule.failed(self.now, start.slot, failure);
-        for notice in self.schedule.notices() {
+        while let Some(notice) = self.schedule.notice() {
             if let Notice::Rests(id, rest) = notice {
                 let watched = self.scopes.iter_mut().find(|scope| scope.id == id);
                 watched.unwrap().rests = self.now + rest;
@@ -680,7 +680,7 @@ fn ax_162_the_spend_budget_ends_the_run_when_what_is_in_flight_cannot_make_room(
     let (EndReason::Stopped(error), unfinished) = schedule.end() else {
         panic!("the budget is used up");
     };
-    assert_eq!(error.kind(), ErrorKind::NeedsDecision);
+    assert_eq!(error.kind(), ErrorKind::QuotaExceeded);
     assert_eq!(unfinished.len(), 1, "a later run takes it");
     assert_eq!(
         (schedule.spent().tokens, schedule.spent().unknown_tokens),
@@ -723,10 +723,7 @@ fn f_022_rows_wait_while_the_provider_is_down_and_one_asks_whether_it_is_back() 
     for start in &starts {
         fail(&mut schedule, SECOND, start.slot, error(ErrorKind::Connect));
     }
-    assert_eq!(
-        schedule.notice(),
-        Some(Notice::Down(ScopeId::default()))
-    );
+    assert_eq!(schedule.notice(), Some(Notice::Down(ScopeId::default())));
     assert!(schedule.due(SECOND * 5).is_none());
     let Some(Due::Start(probe)) = schedule.due(SECOND * 6) else {
         panic!("one may ask");
@@ -734,10 +731,7 @@ fn f_022_rows_wait_while_the_provider_is_down_and_one_asks_whether_it_is_back() 
     assert!(schedule.due(SECOND * 6).is_none(), "one at a time");
     assert_eq!(schedule.waiting(), 31);
     schedule.recorded(SECOND * 7, probe.slot, Some(answer(None)));
-    assert_eq!(
-        schedule.notice(),
-        Some(Notice::Back(ScopeId::default()))
-    );
+    assert_eq!(schedule.notice(), Some(Notice::Back(ScopeId::default())));
     assert!(matches!(schedule.due(SECOND * 7), Some(Due::Start(_))));
 }
 

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod double;
+mod hooks;
 mod limits;
 mod money;
 mod pace;
+mod shapes;
 mod stop;
+mod watch;
