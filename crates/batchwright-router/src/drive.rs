@@ -363,8 +363,10 @@ impl Driver {
         let mut refused_alike = None;
         let mut patience = Patience::default();
         let mut seat = None;
-        if machine.holds_create() {
-            let mut taken = self.seat(job, machine, provider.as_ref()).await?;
+        if machine.holds_create()
+            // What was bought is collected also where its lines cannot be read any more.
+            && let Ok(mut taken) = self.seat(job, machine, provider.as_ref()).await
+        {
             taken.occupy(machine.takes_room());
             seat = Some(taken);
         }

@@ -49,6 +49,7 @@ pub(crate) struct FakeState {
     /// How long a batch takes, in place of a number of polls.
     pub(crate) ends_after: Option<Duration>,
     pub(crate) fails_validation: bool,
+    pub(crate) fails_silently: bool,
     /// A chunk whose batch takes long, and is valid.
     pub(crate) slow: Option<u32>,
     /// A batch that no poll sees.
@@ -303,6 +304,7 @@ impl BatchProvider for Fake {
             return Err(Error::new(ErrorKind::NotFound, "no such batch"));
         }
         let (to_end, invalid) = (state.polls_to_end, state.fails_validation);
+        let silent = state.fails_silently;
         let (two_files, slow, ends_after) = (state.two_files, state.slow, state.ends_after);
         let batch = state.find(&handle.id)?;
         batch.polls += 1;
@@ -332,7 +334,7 @@ impl BatchProvider for Fake {
                     snapshot.files.push(ResultFile::new(&handle.id, "errors"));
                 }
             }
-            BatchStatus::Failed => {
+            BatchStatus::Failed if !silent => {
                 let fault = InputFault::new(Some("bad_line".into()), "line two", Some(2), None);
                 snapshot.faults.push(fault);
             }

@@ -476,3 +476,46 @@ async fn f_071_f_130_slow_batches_and_results_that_will_be_gone_are_told() {
     // Nothing ended by it.
     assert_eq!((fake.sent().cancels, fake.bought()), (0, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn f_086_f_087_f_088_a_batch_nobody_sees_ends_the_wait_and_the_others_are_told() {
+    let fake = Fake::new("fake");
+    let router = router(&[&fake]);
+    let batches = vec![batch("fake", "a", 1), batch("fake", "b", 1)];
+    let handles = handles(router.submit(batches).await.unwrap());
+    fake.state().unseen = Some("batch-0");
+    let started = Instant::now();
+    let error = router
+        .wait_all(&handles, WaitOptions::default())
+        .await
+        .unwrap_err();
+    let cause = error.cause.as_ref().map(Error::kind);
+    assert_eq!(cause, Some(ErrorKind::NotFound));
+    assert_eq!((error.ended.len(), error.late.len()), (1, 1));
+    // Not at once: not every reader may see it yet.
+    assert!(started.elapsed() >= RouterOptions::default().settle);
+    // Nothing is concluded from it, and nothing bought again.
+    fake.state().unseen = None;
+    assert!(
+        router
+            .wait_all(&handles, WaitOptions::default())
+            .await
+            .is_ok()
+    );
+    assert_eq!(fake.sent().submits, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn f_075_a_batch_that_failed_without_a_word_fails_its_rows() {
+    let fake = Fake::new("fake");
+    fake.state().fails_validation = true;
+    fake.state().fails_silently = true;
+    let router = router(&[&fake]);
+    let handles = handles(router.submit(vec![batch("fake", "a", 2)]).await.unwrap());
+    let grouped = router.collect_grouped(&handles).await.unwrap();
+    for outcome in &grouped[0].1 {
+        let error = outcome.error().unwrap();
+        assert!(error.message().contains("without a reason"), "{error}");
+    }
+    assert_eq!(grouped[0].1.len(), 2);
+}
