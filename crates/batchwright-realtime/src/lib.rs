@@ -63,6 +63,14 @@ pub use run::{EndReason, Run, RunEnd, Unfinished};
 pub use scope::ScopeOptions;
 pub use scope_name::ScopeName;
 pub use spend::{OnReached, SpendOptions, Spent};
+pub use strategy::balance::{LoadBalancer, LoadPolicy};
+pub use strategy::context_cache::{ContextCacheOptions, ContextCacheReport, WithContext};
+pub use strategy::credentials::{
+    ChangingCredential, Credential, CredentialProvider, RotatingCredentials,
+};
+pub use strategy::fallback::{BalanceWeights, Fallback, FallbackPolicy};
+pub use strategy::health::{Health, HealthOptions, PlaceHealth, Standing};
+pub use strategy::place::Place;
 pub use strategy::{
     Attempt, Direct, Executed, Next, Scope, Strategy,
     adapted::Adapted,

@@ -2,19 +2,26 @@
 
 pub(crate) mod adapted;
 pub(crate) mod answer_cache;
+pub(crate) mod balance;
 pub(crate) mod cached;
 pub(crate) mod closure;
+pub(crate) mod context_cache;
 #[cfg(feature = "structured")]
 mod contract;
+pub(crate) mod credentials;
+pub(crate) mod fallback;
 mod flights;
+pub(crate) mod health;
 #[cfg(feature = "structured")]
 mod json_text;
 pub(crate) mod ladder;
 mod memory;
+pub(crate) mod place;
 #[cfg(feature = "structured")]
 mod portable;
 #[cfg(feature = "structured")]
 pub(crate) mod rejection;
+mod renewed;
 #[cfg(feature = "structured")]
 pub(crate) mod structured;
 pub(crate) mod timed;

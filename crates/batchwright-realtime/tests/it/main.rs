@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod balance;
+mod context;
 mod double;
+mod fallback;
 mod hooks;
 mod limits;
 mod money;
 mod pace;
 mod shapes;
 mod stop;
+mod vendor;
 mod watch;
