@@ -144,16 +144,17 @@ async fn connection(socket: TcpStream, counts: Arc<Counts>, answer: Bytes) {
                 Err(_) => 400,
             };
             counts.calls.fetch_add(1, Relaxed);
+            // Limits that are kept, since the pool paces itself by what it is told.
             let response = Response::builder()
                 .status(status)
                 .header("content-type", "application/json")
                 .header("openai-processing-ms", "3")
                 .header("openai-version", "2020-10-01")
                 .header("x-request-id", "req_0123456789abcdef0123456789abcdef")
-                .header("x-ratelimit-limit-requests", "10000")
-                .header("x-ratelimit-limit-tokens", "2000000")
-                .header("x-ratelimit-remaining-requests", "9999")
-                .header("x-ratelimit-remaining-tokens", "1999000")
+                .header("x-ratelimit-limit-requests", "60000000")
+                .header("x-ratelimit-limit-tokens", "9000000000")
+                .header("x-ratelimit-remaining-requests", "59999999")
+                .header("x-ratelimit-remaining-tokens", "8999999000")
                 .header("x-ratelimit-reset-requests", "6ms")
                 .header("x-ratelimit-reset-tokens", "30ms")
                 .body(Full::new(answer))
