@@ -62,9 +62,14 @@ pub struct Cached<T = Response> {
     memory: Memory,
 }
 
-/// Where the item's attempt goes, which is part of the key.
+/// Where the item's attempts go.
 #[derive(Default)]
-struct Noted(Option<OwnedScope>);
+struct Noted {
+    /// Where the first one went, which is part of the key: whoever asks the same begins there too, also where the
+    /// answer came from elsewhere.
+    first: Option<OwnedScope>,
+    last: OwnedScope,
+}
 
 impl<T: Clone + Send + Sync + 'static> Cached<T> {
     /// Looks into `cache` before `inner` is asked. `namespace` tells apart what must not answer for each other in one
@@ -107,16 +112,12 @@ impl<T: Clone + Send + Sync + 'static> Cached<T> {
     }
 
     fn key(&self, request: &Request, state: &mut ItemState) -> Option<AnswerKey> {
-        if self
-            .memory
-            .of::<Noted>(state)
-            .is_none_or(|noted| noted.0.is_none())
-        {
+        if self.memory.of::<Noted>(state).is_none() {
             // Asked outside of a pool.
             self.scope(request, state);
         }
-        let place = self.memory.of::<Noted>(state)?.0.as_ref()?;
-        AnswerKey::of(&self.namespace, place.scope(), request)
+        let first = self.memory.of::<Noted>(state)?.first.as_ref()?;
+        AnswerKey::of(&self.namespace, first.scope(), request)
     }
 
     async fn look_up(&self, key: &AnswerKey, limit: Duration) -> Option<Executed<T>> {
@@ -161,8 +162,10 @@ impl<T: Clone + Send + Sync + 'static> Strategy for Cached<T> {
 
     fn scope<'a>(&'a self, request: &'a Request, state: &'a mut ItemState) -> Scope<'a> {
         let place = OwnedScope::of(self.inner.scope(request, &mut *state));
-        let Noted(noted) = self.memory.of_mut(state);
-        noted.insert(place).scope()
+        let noted = self.memory.of_mut::<Noted>(state);
+        noted.first.get_or_insert_with(|| place.clone());
+        noted.last = place;
+        noted.last.scope()
     }
 
     async fn prepare(&self) -> Result<()> {
@@ -181,7 +184,7 @@ impl<T: Clone + Send + Sync + 'static> Strategy for Cached<T> {
         let mut lead = None;
         if let Some(flights) = &self.flights {
             match flights.join(key, begun + whole / 2).await {
-                Joined::Answer(answer) => return Ok(again(answer)),
+                Joined::Answer(answer) => return Ok(again((*answer).clone())),
                 Joined::Late => {}
                 Joined::Lead(mine) => {
                     // The one before may have landed between the look and now.

@@ -21,7 +21,7 @@ pub(crate) enum Joined<'a, T> {
     /// Nobody else is on its way.
     Lead(Lead<'a, T>),
     /// Somebody else came back with this.
-    Answer(Executed<T>),
+    Answer(Arc<Executed<T>>),
     /// The time to wait is over.
     Late,
 }
@@ -39,7 +39,7 @@ impl<T> Default for Flights<T> {
     }
 }
 
-impl<T: Clone> Flights<T> {
+impl<T> Flights<T> {
     /// Waits for whoever is on its way with this, until `deadline`.
     pub(crate) async fn join(&self, key: AnswerKey, deadline: Instant) -> Joined<'_, T> {
         loop {
@@ -49,7 +49,7 @@ impl<T: Clone> Flights<T> {
             };
             let waited = timeout_at(deadline, answers.wait_for(Option::is_some)).await;
             match waited.map(|answer| answer.ok().and_then(|answer| answer.clone())) {
-                Ok(Some(answer)) => return Joined::Answer((*answer).clone()),
+                Ok(Some(answer)) => return Joined::Answer(answer),
                 // It failed.
                 Ok(None) => {}
                 Err(_elapsed) => return Joined::Late,

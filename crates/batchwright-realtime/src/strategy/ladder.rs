@@ -81,8 +81,6 @@ pub enum Climb {
 #[derive(Default)]
 struct Climber {
     steps: usize,
-    /// What goes out from this rung, where it is not the row's own request.
-    changed: Option<(usize, Arc<Request>)>,
     place: OwnedScope,
 }
 
@@ -199,18 +197,12 @@ impl<T> Ladder<T> {
         self
     }
 
-    /// The request as it goes out from the rung the item is on; `None` where that is the row's own.
-    fn changed(&self, request: &Request, state: &mut ItemState) -> Result<Option<Arc<Request>>> {
-        let climber = self.memory.of_mut::<Climber>(state);
-        let at = climber.steps.min(self.rungs.len() - 1);
-        if let Some((rung, changed)) = &climber.changed
-            && *rung == at
-        {
-            return Ok(Some(Arc::clone(changed)));
-        }
-        let changed = self.rungs[at].apply(request)?.map(Arc::new);
-        climber.changed = changed.clone().map(|changed| (at, changed));
-        Ok(changed)
+    /// The request as it goes out from the rung the item is on; `None` where that is what came in. Made anew each
+    /// time, since what stands around may hand in another request with each attempt.
+    fn changed(&self, request: &Request, state: &ItemState) -> Result<Option<Request>> {
+        let climber = self.memory.of::<Climber>(state);
+        let steps = climber.map_or(0, |climber| climber.steps);
+        self.rungs[steps.min(self.rungs.len() - 1)].apply(request)
     }
 }
 
@@ -249,7 +241,7 @@ impl<T: Send + 'static> Strategy for Ladder<T> {
 
     async fn execute(&self, request: &Request, attempt: &mut Attempt<'_>) -> Result<Executed<T>> {
         let changed = self.changed(request, attempt.state)?;
-        let request = changed.as_deref().unwrap_or(request);
+        let request = changed.as_ref().unwrap_or(request);
         self.inner.execute(request, attempt).await
     }
 
@@ -259,7 +251,7 @@ impl<T: Send + 'static> Strategy for Ladder<T> {
             let climber = self.memory.of_mut::<Climber>(attempt.state);
             climber.steps = climber.steps.saturating_add(1);
         }
-        let sent = changed.as_deref().unwrap_or(request);
+        let sent = changed.as_ref().unwrap_or(request);
         self.inner.on_error(sent, error, attempt).await
     }
 

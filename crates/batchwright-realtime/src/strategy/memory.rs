@@ -46,7 +46,7 @@ impl Memory {
 }
 
 /// A scope that outlives the request it was asked with, kept in the item's state.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct OwnedScope {
     provider: String,
     model: String,

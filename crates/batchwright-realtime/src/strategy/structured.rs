@@ -131,8 +131,11 @@ impl<T: JsonSchema + DeserializeOwned + Send + 'static> Structured<T> {
         self.contract
             .judge(executed, attempt, |_response, json, _value| {
                 let output: T = serde_json::from_str(json).map_err(|error| {
-                    let place = format!("line {}, column {}", error.line(), error.column());
-                    Fault::whole(format!("it does not fit the type at {place}"))
+                    let place = match (error.line(), error.column()) {
+                        (0, _) => String::new(),
+                        (line, column) => format!(" at line {line}, column {column}"),
+                    };
+                    Fault::whole(format!("it does not fit the type{place}"))
                         .with_detail(&error.to_string())
                 })?;
                 if let Some(check) = &self.check {

@@ -12,5 +12,13 @@ mod money;
 mod pace;
 mod shapes;
 mod stop;
+mod strategy_cache;
+#[cfg(feature = "structured")]
+mod strategy_composed;
+mod strategy_double;
+mod strategy_ladder;
+mod strategy_simple;
+#[cfg(feature = "structured")]
+mod strategy_structured;
 mod vendor;
 mod watch;
