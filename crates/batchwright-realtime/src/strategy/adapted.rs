@@ -16,7 +16,7 @@ type Adapt = dyn Fn(&Request, &Error, u32) -> Option<Request> + Send + Sync;
 /// failure, so one that only minds some looks at [`Error::kind`]; whether there is a next attempt is the pool's to say.
 /// A function that panics changes nothing.
 ///
-/// Around a [`Ladder`](crate::Ladder) and [`Validated`](crate::Validated) rather than within: what it makes is then
+/// Around a [`Ladder`](crate::Ladder) and `Validated` rather than within: what it makes is then
 /// what they begin with.
 ///
 /// ```

@@ -20,7 +20,7 @@ use tracing::warn;
 /// response itself, with the usage it had, is that of the first time. Only successes are kept, and none that was cut
 /// off at the token limit. An answer is given again whatever the temperature, which the key holds but does not heed.
 ///
-/// Stand it around [`Validated`](crate::Validated) and the like, so that only answers that fit are kept; within, an
+/// Stand it around `Validated` and the like, so that only answers that fit are kept; within, an
 /// answer that was rejected would be given again.
 ///
 /// A cache that fails, panics or takes longer than its [patience](Self::with_patience) is a cache without the answer:

@@ -15,7 +15,7 @@ use std::{fmt, sync::Arc};
 /// never makes a run dear. Each item climbs for itself.
 ///
 /// It changes the request and leaves the call to the strategy within, so it may stand within
-/// [`Validated`](crate::Validated) and around [`Direct`](crate::Direct); how often an answer that does not fit is
+/// `Validated` and around [`Direct`](crate::Direct); how often an answer that does not fit is
 /// asked for again is the pool's to say ([`RetryPolicy::max_invalid_retries`](batchwright_core::RetryPolicy)): with
 /// the default of 2 the third rung is the last that is reached.
 ///
