@@ -63,12 +63,13 @@ impl<I: Into<String>, P: Into<String>, C> From<(I, P, C)> for Prompt<C> {
 /// One work item for each prompt, numbered from 0 in their order, all asked of `model`.
 ///
 /// ```
+/// use batchwright_core::Response;
 /// use batchwright_realtime::{WorkItem, prompts};
 ///
 /// let items: Vec<WorkItem> = prompts("small", ["Name a colour.", "Name a number."]).collect();
 /// assert_eq!(items[1].request.custom_id, "item_1");
 ///
-/// let items: Vec<WorkItem<_, u32>> = prompts("small", [("sky", "Name its colour.", 7)]).collect();
+/// let items: Vec<WorkItem<Response, u32>> = prompts("small", [("sky", "Name its colour.", 7)]).collect();
 /// assert_eq!((items[0].request.custom_id.as_str(), items[0].context), ("sky", 7));
 /// ```
 pub fn prompts<T, P, C>(

@@ -5,6 +5,7 @@ mod between;
 mod double;
 mod harness;
 mod live;
+mod script;
 mod subject;
 mod suite;
 mod world;
@@ -19,6 +20,7 @@ pub mod secrets;
 
 pub use double::{Billed, Double, Powers};
 pub use live::Live;
+pub use script::{Calls, Script, ScriptedProvider, ScriptedStrategy};
 pub use subject::{Made, Place, Route, Routes, Subject};
 pub use suite::{Case, cases, run};
 

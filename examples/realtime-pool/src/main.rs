@@ -2,7 +2,8 @@
 //! a server error once.
 //!
 //! It talks to the emulator inside this process, so it needs no account and no network. The emulator's invoice shows that
-//! every row was bought once all the same.
+//! every row was bought once all the same. An observer counts what went wrong on the way, and the run tells how long rows
+//! took.
 
 #![expect(clippy::print_stdout, reason = "what a program prints is its output")]
 
@@ -10,10 +11,17 @@ use batchwright::{
     core::{Message, Money, PriceTable, Request},
     emulator::{Emulator, EmulatorConfig, Face, FaultAction, FaultRule, Nth, Reply},
     openai::OpenAiBuilder,
-    realtime::{EndReason, NoLog, ParallelPool, PoolOptions, WorkItem},
+    realtime::{EndReason, Event, NoLog, ParallelPool, PoolOptions, WorkItem},
 };
 use futures::{StreamExt, stream};
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 
 const ROWS: u64 = 200;
@@ -34,7 +42,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let options = PoolOptions::default()
         .with_max_in_flight(16)
         .with_prices(Arc::new(PriceTable::builtin()));
-    let pool = ParallelPool::new(Arc::new(openai), options);
+    // An observer is called beside the run: a slow one misses events, and harms nothing.
+    let cooldowns = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&cooldowns);
+    let pool = ParallelPool::new(Arc::new(openai), options).with_observer(move |event: &Event| {
+        if matches!(event, Event::CooldownBegan { .. }) {
+            counted.fetch_add(1, Relaxed);
+        }
+    });
 
     // Rows are made as places in the pool become free: a source of any length needs no more memory.
     let rows = stream::iter((0..ROWS).map(|row| {
@@ -73,6 +88,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         end.possibly_paid_attempts
     );
     println!("total {total}");
+    let metrics = run.metrics();
+    println!(
+        "{} rate limits made the pool rest {} times; half of the rows took {:?} or less, the slowest {:?}",
+        metrics.rate_limits,
+        cooldowns.load(Relaxed),
+        metrics.latency.p50,
+        metrics.latency.max
+    );
     emulator.shutdown().await;
     match &end.reason {
         EndReason::Completed if (succeeded, billed) == (ROWS, ROWS) => Ok(()),
