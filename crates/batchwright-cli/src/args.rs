@@ -209,9 +209,18 @@ pub(crate) struct RunningArgs {
     /// Keep jobs in a folder on a network file system, whose locks may let two machines run one job
     #[arg(long)]
     pub(crate) network_state: bool,
-    /// The most direct calls at once
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one)]
-    pub(crate) concurrency: usize,
+    /// The most direct calls at once; auto finds out how many the server takes, up to 256
+    #[arg(long, value_name = "N|auto", default_value = "16")]
+    pub(crate) concurrency: AtOnce,
+    /// The provider's limit of direct requests a minute [default: read in its answers, or learned]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rpm: Option<u64>,
+    /// The provider's limit of tokens a minute, input and output together [default: read in its answers, or learned]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) tpm: Option<u64>,
+    /// The most direct calls of the job may cost in dollars, those of earlier runs included
+    #[arg(long, value_name = "DOLLARS", value_parser = dollars)]
+    pub(crate) budget: Option<Money>,
     /// The longest one direct call may take, such as 90s or 10m [default: 10m]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<std::time::Duration>,
@@ -240,9 +249,10 @@ pub(crate) struct RunningArgs {
     /// counted [default: 10m]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) deadline_grace: Option<std::time::Duration>,
-    /// Another model for rows of the batch lane that go to direct calls
-    #[arg(long, value_name = "PROVIDER:MODEL")]
-    pub(crate) fallback: Option<ModelSpec>,
+    /// Other models, in order, for direct calls the job's own provider cannot answer; of the batch lane, the first is
+    /// for rows that go to direct calls
+    #[arg(long, value_name = "PROVIDER:MODEL,…", value_delimiter = ',')]
+    pub(crate) fallback: Vec<ModelSpec>,
     /// The most a batch may cost in dollars, as estimated; it bounds what one create of unclear fate can cost
     /// [default: no bound but the provider's]
     #[arg(long, value_name = "DOLLARS", value_parser = dollars)]
@@ -533,10 +543,37 @@ fn dollars(text: &str) -> Result<Money, String> {
         .ok_or_else(|| "must be an amount of dollars, such as 5 or 0.50".to_owned())
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("must be a whole number from 1".to_owned()),
-        Ok(number) => Ok(number),
+/// How many direct calls are open at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtOnce {
+    /// As many as the server takes.
+    Auto,
+    /// This many.
+    Fixed(usize),
+}
+
+impl AtOnce {
+    /// The most that are tried.
+    const MOST: usize = 256;
+
+    /// The most there may ever be.
+    pub(crate) fn most(self) -> usize {
+        match self {
+            Self::Auto => Self::MOST,
+            Self::Fixed(calls) => calls,
+        }
+    }
+}
+
+impl FromStr for AtOnce {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            _ if text == "auto" => Ok(Self::Auto),
+            Ok(0) | Err(_) => Err("must be a whole number from 1, or auto".to_owned()),
+            Ok(number) => Ok(Self::Fixed(number)),
+        }
     }
 }
 
@@ -566,6 +603,15 @@ mod tests {
     #[test]
     fn the_command_line_holds_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn calls_at_once_are_a_number_or_found_out() {
+        assert_eq!("8".parse(), Ok(AtOnce::Fixed(8)));
+        assert_eq!("auto".parse(), Ok(AtOnce::Auto));
+        for text in ["", "0", "-1", "Auto", "1.5"] {
+            assert!(text.parse::<AtOnce>().is_err(), "{text}");
+        }
     }
 
     #[test]

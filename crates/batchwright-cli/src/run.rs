@@ -1,7 +1,7 @@
 //! `run` and `resume`.
 
 use crate::{
-    args::{InputFormat, ResumeArgs, RunArgs, RunningArgs, SettingsArgs},
+    args::{AtOnce, InputFormat, ResumeArgs, RunArgs, RunningArgs, SettingsArgs},
     check, decide, environment,
     exit::Exit,
     folder, named_file,
@@ -13,12 +13,13 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use batchwright::{
-    core::{BatchProvider, Lane, ModelSpec, PriceTable, Sampling},
+    core::{BatchProvider, Lane, ModelSpec, Money, PriceTable, Sampling},
     ledger::{ChunkState, Ledger, LedgerOptions, Scan},
     pipeline::{
         Direct, Job, JobControl, JobProgress, JobReport, JobSpec, LaneProvider, OpenOptions,
         ResultsOptions, RunOptions, SourceFormat, VendorRules,
     },
+    realtime::Concurrency,
     router::RouterOptions,
 };
 use serde_json::json;
@@ -124,7 +125,8 @@ pub(crate) async fn go(
         bail!("--no-wait is for --lane batch: direct calls are made by this process");
     }
     options.others = others(spec, &pairs, &connection(args));
-    options.direct = direct(args, &job, &pairs)?;
+    options.budget = settle_budget(job.ledger(), args.budget)?;
+    set_direct(&mut options, args, &job, &pairs)?;
     announce(name, &job, args, &options.prices);
     let control = JobControl::default();
     if cancel {
@@ -225,7 +227,7 @@ pub(crate) fn ledger_options(args: &RunningArgs) -> LedgerOptions {
 
 pub(crate) fn connection(args: &RunningArgs) -> Connection {
     Connection {
-        concurrency: args.concurrency,
+        concurrency: args.concurrency.most(),
         timeout: args.timeout,
     }
 }
@@ -237,7 +239,13 @@ fn run_options(
 ) -> anyhow::Result<RunOptions> {
     let mut options = RunOptions::default();
     options.prices = Arc::new(prices(args.prices.as_deref())?);
-    options.pool.max_in_flight = args.concurrency;
+    options.pool.max_in_flight = args.concurrency.most();
+    if args.concurrency == AtOnce::Auto {
+        options.pool.scope.concurrency = Concurrency::auto();
+    }
+    let limits = &mut options.pool.scope.rate_limit;
+    limits.requests_per_minute = args.rpm.map(|limit| limit as f64);
+    limits.tokens_per_minute = args.tpm.map(|limit| limit as f64);
     if let Some(timeout) = args.timeout {
         options.pool.attempt_timeout = timeout;
     }
@@ -295,50 +303,66 @@ pub(crate) fn others(
         .collect()
 }
 
-/// Whom rows of the batch lane go to that are not to wait for a batch: the fallback, else the job's own provider,
-/// where it has direct calls.
-fn direct(args: &RunningArgs, job: &Job, pairs: &Pairs) -> anyhow::Result<Option<Direct>> {
+/// Who answers direct calls besides the provider of the realtime lane: `direct` rows of the batch lane that are not to
+/// wait for a batch, which is the first fallback, else the job's own provider where it has direct calls; and the
+/// fallbacks after that.
+fn set_direct(
+    options: &mut RunOptions,
+    args: &RunningArgs,
+    job: &Job,
+    pairs: &Pairs,
+) -> anyhow::Result<()> {
     let spec = job.spec();
-    if spec.lane != Lane::Batch {
-        return Ok(None);
+    let mut fallbacks = settle_fallbacks(job.ledger(), &args.fallback)?
+        .into_iter()
+        .map(|model| {
+            let known = providers::known(model.provider())?;
+            match known.build(pairs, Lane::Realtime, &connection(args))? {
+                LaneProvider::Realtime(provider) => {
+                    Ok(Direct::new(provider).with_model(model.model()))
+                }
+                LaneProvider::Batch(_) => bail!("{} has no direct calls", model.provider()),
+            }
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    if spec.lane == Lane::Batch {
+        options.direct = if fallbacks.is_empty() {
+            let own = providers::known(&spec.provider)?;
+            match own.build(pairs, Lane::Realtime, &connection(args)) {
+                Ok(LaneProvider::Realtime(provider)) => Some(Direct::new(provider)),
+                // It is asked for where it is needed, and only there.
+                _ => None,
+            }
+        } else {
+            Some(fallbacks.remove(0))
+        };
     }
-    let fallback = Fallback::settle(job.ledger(), args.fallback.as_ref())?;
-    let name = fallback
-        .as_ref()
-        .map_or(spec.provider.as_str(), |model| model.provider());
-    let built = providers::known(name)?.build(pairs, Lane::Realtime, &connection(args));
-    let provider = match built {
-        Ok(LaneProvider::Realtime(provider)) => provider,
-        Ok(LaneProvider::Batch(_)) => return Ok(None),
-        Err(error) if fallback.is_some() => return Err(error),
-        // It is asked for where it is needed, and only there.
-        Err(_) => return Ok(None),
-    };
-    let direct = Direct::new(provider);
-    Ok(Some(match &fallback {
-        Some(model) => direct.with_model(model.model()),
-        None => direct,
-    }))
+    options.fallbacks = fallbacks;
+    Ok(())
 }
 
-/// The model that answers what batches did not, kept for later runs of the job.
-struct Fallback;
-
-impl Fallback {
+/// The fallbacks asked for now, else when the job was last told any.
+fn settle_fallbacks(ledger: &Ledger, asked: &[ModelSpec]) -> anyhow::Result<Vec<ModelSpec>> {
     const KEY: &str = "command.fallback";
-
-    fn settle(ledger: &Ledger, asked: Option<&ModelSpec>) -> anyhow::Result<Option<ModelSpec>> {
-        match asked {
-            Some(model) => {
-                ledger.set_meta(Self::KEY, &model.to_string())?;
-                Ok(Some(model.clone()))
-            }
-            None => {
-                let known = ledger.meta(Self::KEY)?;
-                Ok(known.map(|model| model.parse()).transpose()?)
-            }
-        }
+    if asked.is_empty() {
+        let known = ledger.meta(KEY)?.unwrap_or_default();
+        let models = known.split(',').filter(|model| !model.is_empty());
+        return Ok(models.map(str::parse).collect::<Result<_, _>>()?);
     }
+    let names: Vec<String> = asked.iter().map(ToString::to_string).collect();
+    ledger.set_meta(KEY, &names.join(","))?;
+    Ok(asked.to_vec())
+}
+
+/// The budget asked for now, else when the job was last told one: a resumed job must not forget it.
+fn settle_budget(ledger: &Ledger, asked: Option<Money>) -> anyhow::Result<Option<Money>> {
+    const KEY: &str = "command.budget";
+    if let Some(budget) = asked {
+        ledger.set_meta(KEY, &budget.as_picodollars().to_string())?;
+        return Ok(asked);
+    }
+    let known = ledger.meta(KEY)?.and_then(|known| known.parse().ok());
+    Ok(known.map(Money::from_picodollars))
 }
 
 /// The built-in prices, with those of a file laid over them.

@@ -70,6 +70,12 @@ impl Money {
         (picodollars.is_finite() && picodollars >= 0.0).then_some(Self(picodollars.round() as u64))
     }
 
+    /// What is left of it without `other`; nothing where that is more.
+    #[must_use]
+    pub const fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
     /// In picodollars.
     pub const fn as_picodollars(self) -> u64 {
         self.0

@@ -33,6 +33,13 @@ pub enum Concurrency {
     },
 }
 
+impl Concurrency {
+    /// Found out, from 1 up.
+    pub const fn auto() -> Self {
+        Self::Auto { min: 1 }
+    }
+}
+
 /// The limit of one scope.
 #[derive(Clone, Debug)]
 pub(crate) struct ConcurrencyLimit {

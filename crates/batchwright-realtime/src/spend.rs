@@ -177,7 +177,7 @@ impl Spend {
             "go on: the spend budget of {ceiling} has no room for another request after {} tokens and {}",
             self.spent.tokens, self.spent.cost
         );
-        Error::new(ErrorKind::NeedsDecision, message)
+        Error::new(ErrorKind::QuotaExceeded, message)
     }
 
     /// Whether [`Spend::reached`] was asked.

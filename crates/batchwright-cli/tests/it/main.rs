@@ -25,6 +25,7 @@ mod kills;
 mod lanes;
 mod locking;
 mod misuse;
+mod pool;
 mod preflight;
 mod provider;
 mod remainders;
