@@ -56,7 +56,7 @@ async fn a_73_a_79_each_item_has_one_start_and_one_end_between_the_runs_own() {
     let (finished, end) = collect(run).await;
     assert!(is_complete(&end));
     assert_eq!(finished.len(), 6);
-    let seen = seen.lock().unwrap();
+    let seen = seen.lock().unwrap().clone();
     let names: Vec<_> = seen.iter().map(Event::as_str).collect();
     let streamed: Vec<_> = stream.map(|event| event.as_str()).collect().await;
     assert_eq!(names, streamed, "all are told the same");
