@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{Attempt, Executed, ItemState, Next, Scope, Strategy};
 use async_trait::async_trait;
-use batchwright_core::{ChatProvider, Error, ErrorKind, Request, Response, Result};
+use batchwright_core::{ChatProvider, Error, ErrorKind, Request, Response, Result, RetryClass};
 use std::{
     fmt,
     sync::{
@@ -69,7 +69,8 @@ pub trait CredentialProvider: Send + Sync {
     /// provider refused the one before; by one attempt for all.
     ///
     /// # Errors
-    /// Every failure, without the credential. One of class `NotSent` is tried again.
+    /// Every failure, without the credential. What may pass (`NotSent`, `Rejected`, `Ambiguous`) is tried again, and
+    /// costs nothing; the rest closes its place.
     ///
     /// # Cancel safety
     /// Dropped with the attempt that asks; another asks again.
@@ -244,12 +245,21 @@ impl Strategy for ChangingCredential {
     }
 
     async fn prepare(&self) -> Result<()> {
-        self.held().await.map(|_| ())
+        match self.held().await {
+            // What may pass is found out by the attempts.
+            Err(error) if !error.is_retryable() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     async fn execute(&self, request: &Request, attempt: &mut Attempt<'_>) -> Result<Executed> {
         self.memory.of_mut::<Used>(attempt.state).0 = None;
-        let (number, held) = self.held().await?;
+        // Whatever became of it, the item's own request has not left.
+        let held = self.held().await.map_err(|error| match error.class() {
+            RetryClass::Ambiguous => error.with_class(RetryClass::NotSent),
+            _ => error,
+        });
+        let (number, held) = held?;
         self.memory.of_mut::<Used>(attempt.state).0 = Some(number);
         let options = attempt.call_options();
         let response = held.client.complete(request, &options).await?;

@@ -489,14 +489,17 @@ impl<T: Send + 'static> Places<T> {
         first.map(|(_, error)| error)
     }
 
-    /// Prepares every place and forgets what closed them before. One that cannot be prepared is closed.
+    /// Prepares every place and forgets what closed them before. One that cannot be prepared for good is closed.
     pub(super) async fn prepare(&self) -> Result<()> {
         let prepare = |(place, tracker): (&Place<T>, &Arc<Tracker>)| {
             let (strategy, tracker) = (Arc::clone(&place.strategy), Arc::clone(tracker));
             async move {
                 tracker.reopen();
                 let prepared = strategy.prepare().await;
-                if let Err(error) = prepared {
+                // What may pass is found out by the attempts.
+                if let Err(error) = prepared
+                    && !error.is_retryable()
+                {
                     let stop = error.with_class(RetryClass::JobStop);
                     tracker.close(&stop);
                 }

@@ -205,6 +205,9 @@ async fn a_31_f_005_a_refused_key_is_closed_and_the_others_go_on() {
 
 /// Gives out keys that work for so many calls.
 struct Store {
+    /// How often it fails at first.
+    fails: usize,
+    asked: AtomicUsize,
     given: AtomicUsize,
     calls: usize,
     valid_for: Option<Duration>,
@@ -216,6 +219,9 @@ struct Store {
 impl CredentialProvider for Store {
     async fn credential(&self) -> batchwright_core::Result<Credential> {
         tokio::time::sleep(MS * 50).await;
+        if self.asked.fetch_add(1, SeqCst) < self.fails {
+            return Err(Error::new(ErrorKind::Timeout, "read the secret"));
+        }
         let nth = self.given.fetch_add(1, SeqCst);
         let calls = if nth < self.good { self.calls } else { 0 };
         let client = Vendor::new("cloud", move |asked| {
@@ -233,6 +239,8 @@ impl CredentialProvider for Store {
 
 fn store(calls: usize, good: usize, valid_for: Option<Duration>) -> Arc<Store> {
     Arc::new(Store {
+        fails: 0,
+        asked: AtomicUsize::new(0),
         given: AtomicUsize::new(0),
         calls,
         valid_for,
@@ -273,6 +281,23 @@ async fn a_31_a_new_key_that_is_refused_too_closes_its_place() {
     let (finished, end) = run(Arc::new(alone), options(4), 100).await;
     assert_eq!(stopped_by(&end).kind(), ErrorKind::Unauthenticated);
     assert_eq!(finished.len(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_31_a_source_that_fails_for_a_while_is_asked_again_and_nothing_counts_as_paid() {
+    let source = Arc::new(Store {
+        fails: 6,
+        asked: AtomicUsize::new(0),
+        given: AtomicUsize::new(0),
+        calls: usize::MAX,
+        valid_for: None,
+        good: usize::MAX,
+    });
+    let keys = RotatingCredentials::new().with_changing("main", "cloud", source.clone());
+    let (finished, end) = run(Arc::new(keys), options(4), 100).await;
+    all_succeeded(&finished, &end, 100);
+    assert_eq!(source.given.load(SeqCst), 1);
+    assert_eq!(end.possibly_paid_attempts, 0);
 }
 
 #[test]
