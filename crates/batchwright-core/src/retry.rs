@@ -31,6 +31,10 @@ pub struct RetryPolicy {
     /// ([`ErrorKind::InvalidOutput`](crate::ErrorKind)), each of which is paid. Default 2, made at once: the provider
     /// is not under load, and the model may say something else.
     pub max_invalid_retries: u32,
+    /// Attempts of a request that a rate limit may reject before that is its end. Default none, which is no bound but
+    /// the pool's `PoolOptions::item_deadline`: such attempts cost nothing, and the limit is not the request's fault
+    /// (F-001).
+    pub max_rate_limited: Option<u32>,
     /// The first delay. Default 500 ms, as the vendors' own clients.
     pub initial: Duration,
     /// Factor from one delay to the next. Default 2.
@@ -89,6 +93,7 @@ impl Default for RetryPolicy {
             max_attempts: None,
             max_ambiguous_retries: 1,
             max_invalid_retries: 2,
+            max_rate_limited: None,
             initial: Duration::from_millis(500),
             multiplier: 2.0,
             cap: Duration::from_secs(60),
@@ -129,7 +134,8 @@ impl RetryPolicy {
         let (step, spent) = match error.class() {
             RetryClass::Rejected if error.is_rate_limited() => {
                 state.rate_limited = state.rate_limited.saturating_add(1);
-                (state.rate_limited, false)
+                let bound = self.max_rate_limited.unwrap_or(u32::MAX);
+                (state.rate_limited, state.rate_limited >= bound)
             }
             RetryClass::Ambiguous => {
                 state.ambiguous = state.ambiguous.saturating_add(1);
@@ -233,6 +239,14 @@ mod tests {
             ));
         }
         assert_eq!((state.rate_limited, state.faults), (100, 0));
+        let bounded = RetryPolicy {
+            max_rate_limited: Some(101),
+            ..policy
+        };
+        assert_eq!(
+            bounded.decide(&mut state, &limited, 0.1),
+            RetryDecision::GiveUp
+        );
     }
 
     #[test]

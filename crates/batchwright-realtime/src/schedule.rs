@@ -338,6 +338,10 @@ impl Schedule {
 
     /// Time passed or a place became free: the next thing to do for an item that waited, if any.
     pub(crate) fn due(&mut self, now: Duration) -> Option<Due> {
+        if self.stopped.is_none() && self.spend.ends_at().is_some_and(|end| end <= now) {
+            let late = self.spend.late();
+            self.stop(EndReason::Stopped(late));
+        }
         if let Some(&(deadline, slot)) = self.deadlines.first()
             && deadline <= now
         {
@@ -366,7 +370,9 @@ impl Schedule {
 
     /// When to ask [`Schedule::due`] again although nothing else happened.
     pub(crate) fn wake_at(&self) -> Option<Duration> {
+        let end = self.spend.ends_at().filter(|_| self.stopped.is_none());
         let deadline = self.deadlines.first().map(|&(deadline, _)| deadline);
+        let deadline = deadline.into_iter().chain(end).min();
         if !self.has_permit() || self.is_spent {
             return deadline;
         }

@@ -1,6 +1,7 @@
-//! The spend budget of a run: how many tokens and how much money it may use.
+//! The spend budget of a run: how many tokens, how much money and how much time it may use.
 
-use batchwright_core::{Error, ErrorKind, Money};
+use batchwright_core::{Error, ErrorKind, Money, RetryClass};
+use std::time::Duration;
 
 /// How much a run may spend. Nothing is spent twice on a row that a later run skips: each run counts afresh.
 ///
@@ -15,6 +16,9 @@ pub struct SpendOptions {
     pub max_tokens: Option<u64>,
     /// The most money; needs prices. Default none.
     pub max_cost: Option<Money>,
+    /// The longest the run may take, from its start: then nothing more is sent, and rows without an outcome are handed
+    /// back as unfinished. Default none.
+    pub max_time: Option<Duration>,
     /// What happens to requests in flight when a ceiling is reached.
     pub on_reached: OnReached,
 }
@@ -47,6 +51,13 @@ impl SpendOptions {
 
     pub(crate) fn is_bounded(&self) -> bool {
         self.max_tokens.is_some() || self.max_cost.is_some()
+    }
+
+    /// Bounds the time.
+    #[must_use]
+    pub fn with_max_time(mut self, time: Option<Duration>) -> Self {
+        self.max_time = time;
+        self
     }
 
     /// Sets what happens to requests in flight.
@@ -180,7 +191,23 @@ impl Spend {
         Error::new(ErrorKind::QuotaExceeded, message)
     }
 
-    /// Whether [`Spend::reached`] was asked.
+    /// When the run is to have ended, since it began.
+    pub(crate) fn ends_at(&self) -> Option<Duration> {
+        self.options.max_time
+    }
+
+    /// The error to end a run with that took its time.
+    pub(crate) fn late(&mut self) -> Error {
+        self.is_over = true;
+        let time = self.options.max_time.unwrap_or_default();
+        Error::new(
+            ErrorKind::Timeout,
+            format!("go on: the run has taken the {time:?} it was given"),
+        )
+        .with_class(RetryClass::JobStop)
+    }
+
+    /// Whether [`Spend::reached`] or [`Spend::late`] was asked.
     pub(crate) fn is_over(&self) -> bool {
         self.is_over
     }

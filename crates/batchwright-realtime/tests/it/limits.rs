@@ -202,7 +202,7 @@ async fn ax_162_ax_167_a_spend_budget_ends_the_run_within_its_bound() {
     let options = options(16).with_spend(spend).with_estimator(estimator);
     let (finished, end) = run_all(&provider, options, 1000).await;
     let error = stopped_by(&end);
-    assert_eq!(error.kind(), ErrorKind::NeedsDecision);
+    assert_eq!(error.kind(), ErrorKind::QuotaExceeded);
     assert_eq!(end.spent.tokens, finished.len() as u64 * 120);
     // 16 in flight use 20 above their estimate.
     assert!(

@@ -5,7 +5,7 @@ use crate::double::{
     stopped_by,
 };
 use batchwright_core::{Error, ErrorKind};
-use batchwright_realtime::{EndReason, NoLog, ParallelPool};
+use batchwright_realtime::{EndReason, NoLog, OnReached, ParallelPool, SpendOptions};
 use futures::StreamExt;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
@@ -257,4 +257,32 @@ async fn runs_of_one_pool_are_apart() {
     assert!(stopped.0.is_empty() && matches!(stopped.1.reason, EndReason::Cancelled));
     assert_eq!(whole.0.len(), 5);
     assert!(is_complete(&whole.1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_took_its_time_ends_and_keeps_what_is_in_flight_or_gives_it_up() {
+    for (on_reached, answered) in [(OnReached::Drain, 12), (OnReached::Cancel, 8)] {
+        let provider = Scripted::new(|_, _| (SECOND * 4, ok()));
+        let spend = SpendOptions::default()
+            .with_max_time(Some(SECOND * 10))
+            .with_on_reached(on_reached);
+        let begun = Instant::now();
+        let (finished, end) = run_all(&provider, options(4).with_spend(spend), 100).await;
+        let error = stopped_by(&end);
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(error.is_job_stop());
+        let succeeded = finished
+            .iter()
+            .filter(|row| row.outcome.ending.is_success())
+            .count();
+        assert_eq!(succeeded, answered, "{on_reached:?}");
+        assert_eq!(provider.seen().count(), 12, "nothing is sent past it");
+        let latest = SECOND
+            * if on_reached == OnReached::Drain {
+                12
+            } else {
+                10
+            };
+        assert!(begun.elapsed() <= latest + SECOND, "{:?}", begun.elapsed());
+    }
 }
