@@ -13,8 +13,8 @@ mod outcome_log;
 mod record;
 mod segment;
 
-mod index;
 mod checkpoint;
+mod index;
 mod rows;
 mod scan;
 mod verify;

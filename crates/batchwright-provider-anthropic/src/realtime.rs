@@ -6,9 +6,7 @@ use crate::error::ERRORS;
 use crate::stream::Assembly;
 use crate::wire::TokenCount;
 use batchwright_core::{CallOptions, Payload, Request, Response, Result};
-use batchwright_http::{
-    Asked, StreamReply, direct_answer, hollow, sse, wire::size_hint,
-};
+use batchwright_http::{Asked, StreamReply, direct_answer, hollow, sse, wire::size_hint};
 use futures::StreamExt;
 use std::pin::pin;
 
