@@ -12,6 +12,12 @@ use std::{
 /// Bytes gathered before a write call: large enough that call overhead vanishes, small enough to forget.
 const BUFFER_BYTES: usize = 256 * 1024;
 
+/// Tells of a step on the disk right after it: for whoever reads the log at its finest, and for tests that crash between
+/// any two.
+pub(crate) fn told(what: &str, of: impl Display) {
+    tracing::trace!(target: "batchwright_ledger::step", what, %of);
+}
+
 /// What was being done, where, why it failed and what to do about it.
 pub(crate) fn storage(what: impl Display, path: &Path, error: io::Error) -> Error {
     let path = path.display();
@@ -296,8 +302,10 @@ impl TempFile {
             .flush()
             .and_then(|()| self.file.get_ref().sync_all())
             .map_err(|error| storage("write", &self.path, error))?;
+        told("file", self.temp.display());
         fs::rename(&self.temp, &self.path)
             .map_err(|error| storage("put in place", &self.path, error))?;
+        told("name", self.path.display());
         self.committed = true;
         Ok(std::mem::replace(&mut self.sha, Sha256::new()).hex())
     }

@@ -1,6 +1,9 @@
 //! Control data in SQLite: the journal, the state folded from it, and what the ledger knows about its files.
 
-use crate::state::{self, ChunkState};
+use crate::{
+    files,
+    state::{self, ChunkState},
+};
 use batchwright_core::{
     Error, ErrorKind, JournalEntry, JournalEvent, Purchases, Result, Timestamp,
 };
@@ -350,7 +353,11 @@ impl Journal {
                 }
             }
             Ok(Ok(()))
-        })
+        })?;
+        for entry in entries {
+            files::told("fact", state::kind_of(&entry.event));
+        }
+        Ok(())
     }
 
     /// The facts of one chunk, oldest first.
@@ -527,7 +534,9 @@ impl Journal {
                 [key, value],
             )?;
             Ok(Ok(()))
-        })
+        })?;
+        files::told("meta", "segment");
+        Ok(())
     }
 
     pub(crate) fn segments(&self) -> Result<Vec<SealedSegment>> {
@@ -568,7 +577,9 @@ impl Journal {
                 params![epoch, number, bytes, sha256, outcomes, intents],
             )?;
             Ok(Ok(()))
-        })
+        })?;
+        files::told("meta", key);
+        Ok(())
     }
 
     /// Checks the database's pages and indexes, the chain of digests over the journal, and that every state is the

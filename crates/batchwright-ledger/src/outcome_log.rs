@@ -446,11 +446,15 @@ pub(crate) trait SegmentFile: Send + Sync {
 impl SegmentFile for File {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
         let mut file = self;
-        file.write_all(bytes)
+        file.write_all(bytes)?;
+        files::told("written", "segment");
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()
+        self.sync_data()?;
+        files::told("synced", "segment");
+        Ok(())
     }
 }
 

@@ -224,8 +224,10 @@ fn write(
     }
     file.sync_all().map_err(failed)?;
     drop(file);
+    files::told("file", part.display());
     fs::rename(part, path).map_err(|error| files::storage("put in place", path, error))?;
     files::sync_folder(folder)?;
+    files::told("name", path.display());
     Ok(Some(RawFile {
         file: name,
         path: path.clone(),
