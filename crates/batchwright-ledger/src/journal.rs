@@ -535,7 +535,7 @@ impl Journal {
             )?;
             Ok(Ok(()))
         })?;
-        files::told("meta", "segment");
+        files::told("meta", key);
         Ok(())
     }
 
@@ -578,7 +578,7 @@ impl Journal {
             )?;
             Ok(Ok(()))
         })?;
-        files::told("meta", key);
+        files::told("meta", "segment");
         Ok(())
     }
 
