@@ -4,6 +4,7 @@ mod error;
 mod retry;
 
 mod outcome;
+mod raw_json;
 mod request;
 mod response;
 mod sampling;
@@ -34,6 +35,7 @@ pub use model::ModelSpec;
 pub use outcome::{Ending, Lane, Outcome, Provenance};
 pub use price::{Money, Price, PriceTable, Rates};
 pub use provider::{BatchProvider, ByteStream, CallOptions, ChatProvider};
+pub use raw_json::RawJson;
 pub use request::{
     Chat, EmbeddingInput, Media, Message, Part, Payload, RawBody, Request, ResponseFormat, Role,
     Thinking, Tool, ToolCall, ToolChoice, ToolResult,

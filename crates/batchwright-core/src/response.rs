@@ -1,7 +1,6 @@
 //! The model's answer.
 
-use crate::{Ending, Part, RateLimit, Usage};
-use serde_json::value::RawValue;
+use crate::{Ending, Part, RateLimit, RawJson, Usage};
 use std::{fmt, str::FromStr};
 
 /// The model's answer, as far as it was understood, and the vendor's JSON beside it.
@@ -27,7 +26,7 @@ pub struct Response {
     /// Rate-limit headers of a direct call, for a limiter that learns.
     pub rate_limit: Option<RateLimit>,
     /// The vendor's body, byte for byte.
-    pub raw: Option<Box<RawValue>>,
+    pub raw: Option<RawJson>,
 }
 
 /// Why the model stopped.

@@ -2,20 +2,14 @@
 
 use batchwright_core::RateLimit;
 use jiff::Timestamp;
-use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use std::time::Duration;
 
 /// The longest delay believed: 3,650 days. A policy's ceiling is what bounds waits; this one keeps
 /// arithmetic from overflowing (F-016).
 const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
 
-// Names made once: making one of its text costs more than looking it up, and every answer is asked for them all.
 static RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
-static X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
-static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
-static APIM_REQUEST_ID: HeaderName = HeaderName::from_static("apim-request-id");
-static X_MS_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
 
 /// OpenAI's names (<https://platform.openai.com/docs/guides/rate-limits>), which compatible servers share.
 pub static OPENAI_HINTS: HintNames = HintNames::new(
@@ -58,31 +52,53 @@ pub struct HintNames {
     tokens: Option<Bucket>,
 }
 
+/// The names of limit, remaining and reset.
 #[derive(Debug)]
-struct Bucket {
-    limit: HeaderName,
-    remaining: HeaderName,
-    reset: HeaderName,
-}
+struct Bucket([&'static str; 3]);
 
 impl Bucket {
     const fn new(names: Option<[&'static str; 3]>) -> Option<Self> {
-        match names {
-            Some([limit, remaining, reset]) => Some(Self {
-                limit: HeaderName::from_static(limit),
-                remaining: HeaderName::from_static(remaining),
-                reset: HeaderName::from_static(reset),
-            }),
-            None => None,
+        let Some(names) = names else {
+            return None;
+        };
+        let mut place = 0;
+        while place < names.len() {
+            let (name, mut at) = (names[place].as_bytes(), 0);
+            while at < name.len() {
+                assert!(
+                    !name[at].is_ascii_uppercase(),
+                    "headers are looked up in lower case"
+                );
+                at += 1;
+            }
+            place += 1;
+        }
+        Some(Self(names))
+    }
+}
+
+/// Limit, what is left of it, and when it is full again, where an answer has them.
+#[derive(Clone, Copy, Default)]
+struct Told<'a>([Option<&'a HeaderValue>; 3]);
+
+impl<'a> Told<'a> {
+    /// Takes a header where it is one of the bucket's; of several the first counts.
+    fn take(&mut self, bucket: Option<&Bucket>, name: &str, value: &'a HeaderValue) {
+        let Some(Bucket(names)) = bucket else {
+            return;
+        };
+        if let Some(place) = names.iter().position(|known| *known == name) {
+            self.0[place].get_or_insert(value);
         }
     }
 
-    /// Limit, what is left of it, and when it is full again.
     fn read(&self, headers: &HeaderMap) -> (Option<u64>, Option<u64>, Option<Duration>) {
-        let count = |name: &HeaderName| text(headers, name)?.parse::<u64>().ok();
-        let reset = text(headers, &self.reset)
+        let count = |value: Option<&HeaderValue>| text(value?)?.parse::<u64>().ok();
+        let [limit, remaining, reset] = self.0;
+        let reset = reset
+            .and_then(text)
             .and_then(|text| go_duration(text).or_else(|| until_instant(headers, text)));
-        (count(&self.limit), count(&self.remaining), reset)
+        (count(limit), count(remaining), reset)
     }
 }
 
@@ -105,25 +121,6 @@ impl HintNames {
     /// Reads the hints of an answer. Whatever cannot be understood is ignored.
     pub fn read(&self, headers: &HeaderMap) -> RetryHints {
         read(headers, self)
-    }
-
-    fn rate_limit(&self, headers: &HeaderMap) -> Option<RateLimit> {
-        let mut limit = RateLimit::default();
-        if let Some(bucket) = &self.requests {
-            (
-                limit.limit_requests,
-                limit.remaining_requests,
-                limit.reset_requests,
-            ) = bucket.read(headers);
-        }
-        if let Some(bucket) = &self.tokens {
-            (
-                limit.limit_tokens,
-                limit.remaining_tokens,
-                limit.reset_tokens,
-            ) = bucket.read(headers);
-        }
-        (limit != RateLimit::default()).then_some(limit)
     }
 }
 
@@ -169,16 +166,36 @@ pub fn retry_hints(headers: &HeaderMap) -> RetryHints {
     OPENAI_HINTS.read(headers)
 }
 
+/// Goes through the headers once: most names that could be there are not.
 fn read(headers: &HeaderMap, names: &HintNames) -> RetryHints {
-    let rate_limit = names.rate_limit(headers);
-    let asked = longest(headers, &RETRY_AFTER_MS, |text| seconds(text, 1e-3)).max(longest(
-        headers,
-        &RETRY_AFTER,
-        |text| seconds(text, 1.0).or_else(|| until(headers, text)),
-    ));
+    let (mut requests, mut tokens) = (Told::default(), Told::default());
+    let (mut asks, mut should_retry) = (false, None);
+    // By how much each name is preferred.
+    let mut ids = [None; 4];
+    for (name, value) in headers {
+        let first = match name.as_str() {
+            "retry-after" | "retry-after-ms" => {
+                asks = true;
+                continue;
+            }
+            "x-should-retry" => &mut should_retry,
+            "x-request-id" => &mut ids[0],
+            "request-id" => &mut ids[1],
+            "apim-request-id" => &mut ids[2],
+            "x-ms-request-id" => &mut ids[3],
+            name => {
+                requests.take(names.requests.as_ref(), name, value);
+                tokens.take(names.tokens.as_ref(), name, value);
+                continue;
+            }
+        };
+        first.get_or_insert(value);
+    }
+    let rate_limit = rate_limit(headers, &requests, &tokens);
+    let asked = asks.then(|| asked(headers)).flatten();
     RetryHints {
         retry_after: asked.or_else(|| exhausted(rate_limit.as_ref()?)),
-        should_retry: text(headers, &X_SHOULD_RETRY).and_then(|value| {
+        should_retry: should_retry.and_then(text).and_then(|value| {
             if value.eq_ignore_ascii_case("true") {
                 Some(true)
             } else if value.eq_ignore_ascii_case("false") {
@@ -188,25 +205,44 @@ fn read(headers: &HeaderMap, names: &HintNames) -> RetryHints {
             }
         }),
         rate_limit,
-        request_id: [
-            &X_REQUEST_ID,
-            &REQUEST_ID,
-            &APIM_REQUEST_ID,
-            &X_MS_REQUEST_ID,
-        ]
-        .into_iter()
-        .find_map(|name| text(headers, name))
-        .map(|id| {
-            if id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return id.to_owned();
-            }
-            id.chars()
-                .filter(char::is_ascii_graphic)
-                .take(128)
-                .collect::<String>()
-        })
-        .filter(|id| !id.is_empty()),
+        request_id: ids
+            .into_iter()
+            .flatten()
+            .find_map(text)
+            .map(|id| {
+                if id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic()) {
+                    return id.to_owned();
+                }
+                id.chars()
+                    .filter(char::is_ascii_graphic)
+                    .take(128)
+                    .collect::<String>()
+            })
+            .filter(|id| !id.is_empty()),
     }
+}
+
+fn rate_limit(headers: &HeaderMap, requests: &Told<'_>, tokens: &Told<'_>) -> Option<RateLimit> {
+    let mut limit = RateLimit::default();
+    (
+        limit.limit_requests,
+        limit.remaining_requests,
+        limit.reset_requests,
+    ) = requests.read(headers);
+    (
+        limit.limit_tokens,
+        limit.remaining_tokens,
+        limit.reset_tokens,
+    ) = tokens.read(headers);
+    (limit != RateLimit::default()).then_some(limit)
+}
+
+/// The wait the server asks for.
+fn asked(headers: &HeaderMap) -> Option<Duration> {
+    let millis = longest(headers, &RETRY_AFTER_MS, |text| seconds(text, 1e-3));
+    millis.max(longest(headers, &RETRY_AFTER, |text| {
+        seconds(text, 1.0).or_else(|| until(headers, text))
+    }))
 }
 
 /// The wait where nothing is left in either bucket: until both are full, since the headers do not say
@@ -300,8 +336,8 @@ pub(crate) fn go_duration(text: &str) -> Option<Duration> {
     Some(Duration::try_from_secs_f64(total).map_or(LONGEST, |delay| delay.min(LONGEST)))
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok().map(str::trim)
+fn text(value: &HeaderValue) -> Option<&str> {
+    value.to_str().ok().map(str::trim)
 }
 
 #[cfg(test)]

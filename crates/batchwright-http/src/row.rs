@@ -1,7 +1,7 @@
 //! What answers become: as direct calls an error or a response, as lines of a batch's results an outcome.
 
 use crate::{RetryHints, hollow};
-use batchwright_core::{Ending, Error, ErrorKind, Lane, Outcome, Response, Result, Usage};
+use batchwright_core::{Ending, Error, ErrorKind, Lane, Outcome, RawJson, Response, Result, Usage};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
@@ -50,8 +50,8 @@ impl Unanswered {
     }
 }
 
-/// The answer of a direct call that succeeded: what `read` finds in its body's JSON, empty where it is none, and what
-/// its headers and its bytes say beside.
+/// The answer of a direct call that succeeded: what `read` finds in its body, empty where that is no text, and what
+/// its headers and its bytes say beside. A `read` that keeps the body itself spares it another reading.
 ///
 /// # Errors
 /// Why there is no answer, with status and headers.
@@ -61,12 +61,15 @@ pub fn direct_answer(
     hints: RetryHints,
     read: impl FnOnce(&str) -> Result<Response, Unanswered>,
 ) -> Result<Response> {
-    let raw = serde_json::from_slice::<Box<RawValue>>(body).ok();
-    match read(raw.as_deref().map_or("", RawValue::get)) {
+    let body = str::from_utf8(body).unwrap_or_default();
+    match read(body) {
         Ok(mut response) => {
             response.request_id = hints.request_id.or(response.request_id);
             response.rate_limit = hints.rate_limit;
-            response.raw = raw;
+            if response.raw.is_none() {
+                let raw = serde_json::from_str::<&RawValue>(body);
+                response.raw = raw.ok().map(RawJson::from);
+            }
             Ok(response)
         }
         Err(unanswered) => Err(hints.apply(unanswered.into_error().with_status(status))),
@@ -125,7 +128,16 @@ mod tests {
         .unwrap();
         assert_eq!(answer.request_id.as_deref(), Some("req_1"));
         assert_eq!(answer.raw.unwrap().get(), r#"{"a":1}"#);
-        let error = direct_answer(b"<html>", 200, hints(), |body| {
+        let kept = direct_answer(br#"{"a":1}"#, 200, hints(), |body| {
+            let mut response = Response::default();
+            response.raw = Some(RawJson::parse(body.replace('1', "2")).unwrap());
+            Ok(response)
+        })
+        .unwrap();
+        assert_eq!(kept.raw.unwrap().get(), r#"{"a":2}"#);
+        let other = direct_answer(b"<html>", 200, hints(), |_| Ok(Response::default())).unwrap();
+        assert_eq!(other.raw, None, "what is kept is JSON");
+        let error = direct_answer(b"{\"a\":\"\xff\"}", 200, hints(), |body| {
             assert_eq!(body, "");
             Err(Unanswered::hollow("read the answer: it is none"))
         })

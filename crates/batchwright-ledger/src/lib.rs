@@ -3,6 +3,7 @@
 mod ledger;
 
 mod journal;
+mod json_line;
 mod state;
 
 mod chunk;

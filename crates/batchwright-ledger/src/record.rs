@@ -4,11 +4,12 @@
 //! `usage`, `cost`, `provenance`, `error`, `raw`. Readers take any order and pass over keys they do not
 //! know.
 
-use crate::files;
+use crate::{files, json_line::JsonLine};
 use batchwright_core::{
-    Ending, Error, ErrorKind, FinishReason, Lane, Money, Outcome, Part, Response, Result, Usage,
+    Ending, Error, ErrorKind, FinishReason, Lane, Money, Outcome, Part, RawJson, Response, Result,
+    Usage,
 };
-use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeSeq as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt, path::Path};
 
@@ -119,23 +120,17 @@ pub struct RecordError<'a> {
 }
 
 /// What is written to a segment; a result line is the same without the first two keys and the last.
-#[derive(Serialize)]
-struct Line<'a, O> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    v: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+struct Line<'a> {
     row: Option<u64>,
     custom_id: &'a str,
     status: &'a str,
-    output: O,
+    output: Output<'a>,
     finish_reason: Option<&'a str>,
     usage: Option<&'a Usage>,
-    #[serde(serialize_with = "write_dollars")]
     cost: Option<Money>,
     provenance: &'a RecordProvenance<'a>,
     error: Option<&'a RecordError<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    raw: Option<&'a RawValue>,
+    raw: Option<&'a RawJson>,
 }
 
 impl<'a> OutcomeRecord<'a> {
@@ -183,7 +178,6 @@ impl<'a> OutcomeRecord<'a> {
             | Ending::Missing => None,
         };
         let record = Line {
-            v: Some(VERSION),
             row: Some(row),
             custom_id,
             status: outcome.ending.as_str(),
@@ -199,10 +193,10 @@ impl<'a> OutcomeRecord<'a> {
             provenance: &provenance,
             error: failure.as_ref(),
             raw: response
-                .and_then(|response| response.raw.as_deref())
+                .and_then(|response| response.raw.as_ref())
                 .filter(|_| !batch),
         };
-        append_line(&record, line);
+        record.append(&mut JsonLine::new(line));
     }
 
     /// Reads a line.
@@ -224,11 +218,10 @@ impl<'a> OutcomeRecord<'a> {
     /// Appends the line as result files have it, without a newline: the same without `v`, `row` and `raw`.
     pub fn to_result_line(&self, line: &mut Vec<u8>) {
         let record = Line {
-            v: None,
             row: None,
             custom_id: &self.custom_id,
             status: &self.status,
-            output: self.output,
+            output: self.output.map_or(Output::Nothing, Output::Json),
             finish_reason: self.finish_reason.as_deref(),
             usage: self.usage.as_ref(),
             cost: self.cost,
@@ -236,7 +229,7 @@ impl<'a> OutcomeRecord<'a> {
             error: self.error.as_ref(),
             raw: None,
         };
-        append_line(&record, line);
+        record.append(&mut JsonLine::new(line));
     }
 
     /// Whether the model answered.
@@ -284,15 +277,141 @@ impl fmt::Debug for RecordError<'_> {
     }
 }
 
-/// Serialises and keeps it one line. JSON's strings hold no bare newline, so every one is white space
-/// between values of the vendor's or the model's own layout.
-fn append_line(record: &impl Serialize, line: &mut Vec<u8>) {
-    let start = line.len();
-    serde_json::to_writer(&mut *line, record).expect("plain data always serialises to memory");
-    for byte in &mut line[start..] {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
+/// Room for what stands around an answer and its body.
+const AROUND: usize = 768;
+
+impl Line<'_> {
+    fn append(&self, line: &mut JsonLine<'_>) {
+        let raw = self.raw.map_or(0, |raw| raw.get().len());
+        line.reserve(AROUND + raw);
+        line.put("{");
+        if let Some(row) = self.row {
+            line.put("\"v\":");
+            line.number(VERSION.into());
+            line.put(",\"row\":");
+            line.number(row);
+            line.put(",");
         }
+        line.put("\"custom_id\":");
+        line.text(self.custom_id);
+        line.put(",\"status\":");
+        line.text(self.status);
+        line.put(",\"output\":");
+        self.output.append(line);
+        line.put(",\"finish_reason\":");
+        line.text_or_null(self.finish_reason);
+        line.put(",\"usage\":");
+        match self.usage {
+            Some(usage) => append_usage(usage, line),
+            None => line.put("null"),
+        }
+        line.put(",\"cost\":");
+        match self.cost {
+            Some(cost) => append_dollars(cost, line),
+            None => line.put("null"),
+        }
+        self.provenance.append(line);
+        line.put(",\"error\":");
+        match self.error {
+            Some(error) => error.append(line),
+            None => line.put("null"),
+        }
+        if let Some(raw) = self.raw {
+            line.put(",\"raw\":");
+            line.json(raw.get());
+        }
+        line.put("}");
+    }
+}
+
+impl RecordProvenance<'_> {
+    fn append(&self, line: &mut JsonLine<'_>) {
+        line.put(",\"provenance\":{\"provider\":");
+        line.text_or_null(self.provider.as_deref());
+        line.put(",\"model\":");
+        line.text_or_null(self.model.as_deref());
+        line.put(",\"responded_model\":");
+        line.text_or_null(self.responded_model.as_deref());
+        line.put(",\"lane\":");
+        line.text_or_null(self.lane.as_deref());
+        line.put(",\"batch\":");
+        line.text_or_null(self.batch.as_deref());
+        line.put(",\"attempts\":");
+        line.number(self.attempts.into());
+        line.put(",\"possibly_paid_attempts\":");
+        line.number(self.possibly_paid_attempts.into());
+        line.put(",\"latency_ms\":");
+        line.number_or_null(self.latency_ms);
+        line.put(",\"cached\":");
+        line.bool(self.cached);
+        line.put(",\"request_id\":");
+        line.text_or_null(self.request_id.as_deref());
+        line.put("}");
+    }
+}
+
+impl RecordError<'_> {
+    fn append(&self, line: &mut JsonLine<'_>) {
+        line.put("{\"kind\":");
+        line.text(&self.kind);
+        line.put(",\"class\":");
+        line.text(&self.class);
+        line.put(",\"message\":");
+        line.text(&self.message);
+        line.put(",\"status\":");
+        line.number_or_null(self.status.map(u64::from));
+        line.put(",\"code\":");
+        line.text_or_null(self.code.as_deref());
+        line.put(",\"param\":");
+        line.text_or_null(self.param.as_deref());
+        line.put(",\"request_id\":");
+        line.text_or_null(self.request_id.as_deref());
+        line.put("}");
+    }
+}
+
+fn append_usage(usage: &Usage, line: &mut JsonLine<'_>) {
+    let counters = [
+        ("\"input_tokens\":", usage.input_tokens),
+        ("\"output_tokens\":", usage.output_tokens),
+        (
+            "\"cache_read_input_tokens\":",
+            usage.cache_read_input_tokens,
+        ),
+        (
+            "\"cache_creation_input_tokens\":",
+            usage.cache_creation_input_tokens,
+        ),
+        ("\"reasoning_tokens\":", usage.reasoning_tokens),
+    ];
+    let mut before = "{";
+    for (key, counter) in counters {
+        if let Some(counter) = counter {
+            line.put(before);
+            line.put(key);
+            line.number(counter);
+            before = ",";
+        }
+    }
+    // Unknown counters are no usage, so that there is one.
+    line.put(if before == "{" { "{}" } else { "}" });
+}
+
+/// As an exact decimal number of dollars without an exponent, which every spreadsheet reads.
+fn append_dollars(cost: Money, line: &mut JsonLine<'_>) {
+    const DOLLAR: u64 = 1_000_000_000_000;
+    let picodollars = cost.as_picodollars();
+    line.number(picodollars / DOLLAR);
+    let mut fraction = picodollars % DOLLAR;
+    if fraction == 0 {
+        return;
+    }
+    line.put(".");
+    let mut place = DOLLAR / 10;
+    while fraction > 0 {
+        line.number(fraction / place);
+        fraction %= place;
+        place /= 10;
     }
 }
 
@@ -301,7 +420,7 @@ enum Output<'a> {
     Nothing,
     Text(Cow<'a, str>),
     Json(&'a RawValue),
-    JsonOwned(Box<RawValue>),
+    JsonOwned(RawJson),
     ToolCalls(&'a [Part]),
     Vectors(&'a [Vec<f32>]),
 }
@@ -329,7 +448,7 @@ impl<'a> Output<'a> {
                 Err(_) => Self::Text(Cow::Borrowed(text)),
             },
             (Some(text), None) => Self::Text(Cow::Borrowed(text)),
-            (Some(_), Some(_)) if json_output => match RawValue::from_string(response.text()) {
+            (Some(_), Some(_)) if json_output => match RawJson::parse(response.text()) {
                 Ok(json) => Self::JsonOwned(json),
                 Err(_) => Self::Text(Cow::Owned(response.text())),
             },
@@ -338,50 +457,34 @@ impl<'a> Output<'a> {
     }
 }
 
-impl Serialize for Output<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Call<'a> {
-            tool: &'a str,
-            id: &'a str,
-            arguments: &'a str,
-        }
+impl Output<'_> {
+    fn append(&self, line: &mut JsonLine<'_>) {
         match self {
-            Self::Nothing => serializer.serialize_none(),
-            Self::Text(text) => serializer.serialize_str(text),
-            Self::Json(json) => json.serialize(serializer),
-            Self::JsonOwned(json) => json.serialize(serializer),
+            Self::Nothing => line.put("null"),
+            Self::Text(text) => line.text(text),
+            Self::Json(json) => line.json(json.get()),
+            Self::JsonOwned(json) => line.json(json.get()),
             Self::ToolCalls(parts) => {
-                let mut calls = serializer.serialize_seq(None)?;
+                let mut before = "[";
                 for part in *parts {
                     if let Part::ToolCall(call) = part {
-                        calls.serialize_element(&Call {
-                            tool: &call.name,
-                            id: &call.id,
-                            arguments: &call.arguments,
-                        })?;
+                        line.put(before);
+                        line.put("{\"tool\":");
+                        line.text(&call.name);
+                        line.put(",\"id\":");
+                        line.text(&call.id);
+                        line.put(",\"arguments\":");
+                        line.text(&call.arguments);
+                        line.put("}");
+                        before = ",";
                     }
                 }
-                calls.end()
+                line.put(if before == "[" { "[]" } else { "]" });
             }
-            Self::Vectors([vector]) => vector.serialize(serializer),
-            Self::Vectors(vectors) => vectors.serialize(serializer),
+            Self::Vectors([vector]) => line.numbers(vector),
+            Self::Vectors(vectors) => line.numbers(vectors),
         }
     }
-}
-
-/// As an exact decimal number of dollars without an exponent, which every spreadsheet reads.
-fn write_dollars<S: Serializer>(cost: &Option<Money>, serializer: S) -> Result<S::Ok, S::Error> {
-    let Some(cost) = cost else {
-        return serializer.serialize_none();
-    };
-    const DOLLAR: u64 = 1_000_000_000_000;
-    let picodollars = cost.as_picodollars();
-    let text = format!("{}.{:012}", picodollars / DOLLAR, picodollars % DOLLAR);
-    let text = text.trim_end_matches('0').trim_end_matches('.').to_owned();
-    RawValue::from_string(text)
-        .expect("a decimal number is JSON")
-        .serialize(serializer)
 }
 
 pub(crate) fn read_dollars<'de, D: Deserializer<'de>>(
@@ -577,3 +680,6 @@ impl<'a> Entry<'a> {
 pub(crate) fn bad_line(path: &Path, line: u64, what: impl fmt::Display) -> Error {
     files::damaged(path, format!("line {line}: {what}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,10 +10,9 @@ use crate::client::Client;
 use crate::convert::{self, Expect, Purpose, Reader};
 use crate::error::ERRORS;
 use crate::wire::CountedTokens;
-use batchwright_core::{CallOptions, Payload, Request, Response, Result};
+use batchwright_core::{CallOptions, Payload, RawJson, Request, Response, Result};
 use batchwright_http::{Asked, Reply, direct_answer, hollow, sse, wire::size_hint};
 use futures::StreamExt;
-use serde_json::value::RawValue;
 use std::pin::pin;
 
 /// How many tokens a request has.
@@ -97,7 +96,7 @@ async fn streamed(
         let error = hollow("read the answer: it broke off before its last piece");
         return Err(error.with_status(status).with_usage(response.usage));
     }
-    response.raw = RawValue::from_string(raw).ok();
+    response.raw = RawJson::parse(raw).ok();
     response.request_id = hints.request_id.or(response.request_id);
     response.rate_limit = hints.rate_limit;
     Ok(response)

@@ -4,7 +4,7 @@ mod request;
 mod response;
 
 pub(crate) use request::{Form, write_body};
-pub(crate) use response::{Expect, read_answer, usage};
+pub(crate) use response::{Expect, read_answer, read_body, usage};
 
 use crate::config::ChatApi;
 use batchwright_core::{Error, ErrorKind, Payload, Request, Result};

@@ -76,7 +76,7 @@ fn read(
     expect: Expect,
 ) -> Result<Response> {
     direct_answer(body, status, hints, |body| {
-        convert::read_answer(body, expect, client.dialect, &[&client.key])
+        convert::read_body(body, expect, client.dialect, &[&client.key])
     })
 }
 

@@ -183,6 +183,131 @@ pub(crate) struct Answer<'a> {
     pub(crate) x_groq: Option<&'a RawValue>,
 }
 
+/// A chat completion as nearly all are, for reading without a stop: each field that is used is of the form it is
+/// documented in. Any other is left to [`Answer`], which is read in several steps.
+///
+/// Fields stand in the order of [`Answer`] and those below it.
+#[derive(Deserialize)]
+pub(crate) struct PlainAnswer<'a> {
+    #[serde(default)]
+    pub(crate) id: Option<String>,
+    #[serde(default)]
+    pub(crate) model: Option<String>,
+    #[serde(default)]
+    #[expect(dead_code, reason = "it is there to be empty")]
+    pub(crate) error: (),
+    #[serde(borrow)]
+    pub(crate) choices: Vec<PlainChoice<'a>>,
+    #[serde(default)]
+    #[expect(dead_code, reason = "it is there to be empty")]
+    pub(crate) output: (),
+    #[serde(default)]
+    #[expect(dead_code, reason = "it is there to be empty")]
+    pub(crate) data: (),
+    #[serde(default)]
+    #[expect(dead_code, reason = "it is there to be empty")]
+    pub(crate) results: (),
+    #[serde(default)]
+    pub(crate) usage: Option<PlainUsage>,
+    #[serde(default)]
+    #[expect(dead_code, reason = "it is there to be empty")]
+    pub(crate) x_groq: (),
+}
+
+/// See [`PlainAnswer`].
+#[derive(Deserialize)]
+pub(crate) struct PlainChoice<'a> {
+    #[serde(borrow)]
+    pub(crate) message: PlainMessage<'a>,
+    #[serde(default)]
+    #[expect(dead_code, reason = "it is there to be empty")]
+    pub(crate) text: (),
+    #[serde(default, borrow)]
+    pub(crate) finish_reason: Option<BorrowedText<'a>>,
+    #[serde(default)]
+    #[expect(dead_code, reason = "it is there to be empty")]
+    pub(crate) error: (),
+}
+
+/// See [`PlainAnswer`].
+#[derive(Deserialize)]
+pub(crate) struct PlainMessage<'a> {
+    #[serde(default)]
+    pub(crate) content: Option<String>,
+    #[serde(default, borrow)]
+    pub(crate) refusal: Option<BorrowedText<'a>>,
+    #[serde(default, borrow)]
+    pub(crate) reasoning_content: Option<BorrowedText<'a>>,
+    #[serde(default, borrow)]
+    pub(crate) reasoning: Option<BorrowedText<'a>>,
+    #[serde(default)]
+    #[expect(dead_code, reason = "it is there to be empty")]
+    pub(crate) tool_calls: NoCalls,
+}
+
+/// See [`PlainAnswer`].
+#[derive(Default, Deserialize)]
+pub(crate) struct PlainUsage {
+    #[serde(default)]
+    pub(crate) prompt_tokens: Option<u64>,
+    #[serde(default)]
+    pub(crate) completion_tokens: Option<u64>,
+    #[serde(default)]
+    pub(crate) input_tokens: Option<u64>,
+    #[serde(default)]
+    pub(crate) output_tokens: Option<u64>,
+    #[serde(default)]
+    pub(crate) prompt_tokens_details: Option<PlainDetails>,
+    #[serde(default)]
+    pub(crate) completion_tokens_details: Option<PlainDetails>,
+    #[serde(default)]
+    pub(crate) input_tokens_details: Option<PlainDetails>,
+    #[serde(default)]
+    pub(crate) output_tokens_details: Option<PlainDetails>,
+    #[serde(default)]
+    pub(crate) prompt_cache_hit_tokens: Option<u64>,
+}
+
+/// See [`PlainAnswer`].
+#[derive(Default, Deserialize)]
+pub(crate) struct PlainDetails {
+    #[serde(default)]
+    pub(crate) cached_tokens: Option<u64>,
+    #[serde(default)]
+    pub(crate) cache_write_tokens: Option<u64>,
+    #[serde(default)]
+    pub(crate) reasoning_tokens: Option<u64>,
+}
+
+/// No calls of tools: `null` or an empty list.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct NoCalls;
+
+impl<'de> Deserialize<'de> for NoCalls {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Empty;
+        impl<'de> Visitor<'de> for Empty {
+            type Value = NoCalls;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("no calls of tools")
+            }
+
+            fn visit_unit<E>(self) -> Result<NoCalls, E> {
+                Ok(NoCalls)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut calls: A) -> Result<NoCalls, A::Error> {
+                match calls.next_element::<IgnoredAny>()? {
+                    None => Ok(NoCalls),
+                    Some(_) => Err(serde::de::Error::invalid_length(1, &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Empty)
+    }
+}
+
 /// What Groq says beside the answer.
 #[derive(Default, Deserialize)]
 pub(crate) struct XGroq<'a> {

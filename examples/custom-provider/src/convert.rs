@@ -111,7 +111,7 @@ pub(crate) fn read_answer(json: &RawValue) -> Option<Response> {
     response.usage = Usage::default();
     response.usage.input_tokens = answer.tokens.read;
     response.usage.output_tokens = answer.tokens.wrote;
-    response.raw = Some(json.to_owned());
+    response.raw = Some(json.into());
     Some(response)
 }
 

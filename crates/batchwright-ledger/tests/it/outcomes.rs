@@ -1,9 +1,10 @@
 use super::{failure, job, record, statuses, success};
 use batchwright_core::{
-    Ending, Error, ErrorKind, FinishReason, Lane, Money, Outcome, Part, Response, ToolCall, Usage,
+    Ending, Error, ErrorKind, FinishReason, Lane, Money, Outcome, Part, RawJson, Response,
+    ToolCall, Usage,
 };
 use batchwright_ledger::{Ledger, OutcomeRecord};
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 use std::time::Duration;
 
 fn written(outcome: &Outcome, json_output: bool) -> (Value, Vec<u8>) {
@@ -17,8 +18,7 @@ fn full() -> Outcome {
     response.model = Some("gpt-4o-mini-2024-07-18".into());
     response.usage = Usage::of(10, 2);
     response.request_id = Some("req_1".into());
-    response.raw =
-        Some(RawValue::from_string("{\n  \"a\": 1.50,\r\n  \"b\": \"x\\ny\"\n}".into()).unwrap());
+    response.raw = Some(RawJson::parse("{\n  \"a\": 1.50,\r\n  \"b\": \"x\\ny\"\n}").unwrap());
     let mut outcome = Outcome::new("wire", Ending::Succeeded(response));
     outcome.provenance.provider = Some("openai".into());
     outcome.provenance.model = Some("gpt-4o-mini".into());

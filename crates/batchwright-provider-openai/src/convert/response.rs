@@ -3,14 +3,14 @@
 use crate::dialect::Dialect;
 use crate::wire::{
     Answer, AnswerPart, AnswerToolCall, Choice, Datum, Envelope, IncompleteDetails, OutputItem,
-    UsageDetails, UsageWire, XGroq, XGroqUsage,
+    PlainAnswer, PlainUsage, UsageDetails, UsageWire, XGroq, XGroqUsage,
 };
 use batchwright_core::{
-    Error, FinishReason, Part, Payload, Request, Response, Thinking, ToolCall, Usage,
+    Error, FinishReason, Part, Payload, RawJson, Request, Response, Thinking, ToolCall, Usage,
 };
 use batchwright_http::{
     Secret, Unanswered,
-    wire::{lenient, some_text, text},
+    wire::{BorrowedText, lenient, some_text, text},
 };
 use serde_json::value::RawValue;
 
@@ -36,6 +36,60 @@ impl Expect {
             }
             _ => Self::Any,
         }
+    }
+}
+
+/// Reads a successful HTTP answer's body, and keeps it where that costs no other reading.
+///
+/// # Errors
+/// As [`read_answer`].
+pub(crate) fn read_body(
+    body: &str,
+    expect: Expect,
+    dialect: &Dialect,
+    secrets: &[&Secret],
+) -> Result<Response, Unanswered> {
+    if expect == Expect::Chat
+        && body.trim_start().starts_with('{')
+        && let Ok((answer, raw)) = RawJson::reading::<PlainAnswer<'_>>(body)
+    {
+        let mut response = read_plain(answer, dialect)?;
+        response.raw = Some(raw);
+        return Ok(response);
+    }
+    read_answer(body, expect, dialect, secrets)
+}
+
+/// What [`read_answer`] makes of the same body.
+fn read_plain(answer: PlainAnswer<'_>, dialect: &Dialect) -> Result<Response, Unanswered> {
+    let mut response = Response::default();
+    response.usage = answer.usage.unwrap_or_default().counted(dialect);
+    let read = match answer.choices.into_iter().next() {
+        None => Err(Unanswered::hollow("read the answer: its choices are empty")),
+        Some(choice) => {
+            let finish = choice.finish_reason.as_ref().map(|word| &*word.0);
+            read_finish(finish, dialect, &mut response).map(|()| {
+                let message = choice.message;
+                let some = |text: Option<BorrowedText<'_>>| {
+                    text.map(|text| text.0.into_owned())
+                        .filter(|text| !text.is_empty())
+                };
+                let thought = some(message.reasoning_content).or_else(|| some(message.reasoning));
+                think(thought, &mut response);
+                if let Some(written) = message.content {
+                    push_text(&mut response.content, written);
+                }
+                if let Some(refusal) = some(message.refusal) {
+                    refuse(refusal, &mut response);
+                }
+            })
+        }
+    };
+    response.id = answer.id;
+    response.model = answer.model;
+    match read {
+        Ok(()) => Ok(response),
+        Err(unanswered) => Err(unanswered.with_usage(response.usage)),
     }
 }
 
@@ -137,16 +191,7 @@ fn read_choices(
     {
         return Err(Unanswered::Said(error));
     }
-    let failed = dialect
-        .failed_finishes
-        .iter()
-        .find(|(word, ..)| choice.finish_reason.as_deref() == Some(word));
-    if let Some(&(word, kind, class)) = failed {
-        let message = format!("read the answer: it broke off with {word}");
-        let error = Error::new(kind, message).with_class(class).with_code(word);
-        return Err(Unanswered::Said(error));
-    }
-    response.finish_reason = choice.finish_reason.map(finish_reason);
+    read_finish(choice.finish_reason.as_deref(), dialect, response)?;
     let Some(message) = choice.message else {
         let Some(written) = choice.text.and_then(text) else {
             return Err(Unanswered::hollow(
@@ -157,11 +202,7 @@ fn read_choices(
         return Ok(());
     };
     let reasoning = some_text(message.reasoning_content).or_else(|| some_text(message.reasoning));
-    if let Some(text) = reasoning {
-        response
-            .content
-            .push(Part::Thinking(Thinking::new(text, None)));
-    }
+    think(reasoning, response);
     if let Some(content) = message.content {
         match text(content) {
             Some(written) => push_text(&mut response.content, written),
@@ -175,6 +216,27 @@ fn read_choices(
         .content
         .extend(message.tool_calls.into_iter().flatten().map(tool_call));
     Ok(())
+}
+
+/// Why the model stopped, which some services call a fault by.
+fn read_finish(
+    word: Option<&str>,
+    dialect: &Dialect,
+    response: &mut Response,
+) -> Result<(), Unanswered> {
+    let mut failed = dialect.failed_finishes.iter();
+    if let Some(&(word, kind, class)) = failed.find(|(failed, ..)| word == Some(failed)) {
+        let message = format!("read the answer: it broke off with {word}");
+        let error = Error::new(kind, message).with_class(class).with_code(word);
+        return Err(Unanswered::Said(error));
+    }
+    response.finish_reason = word.map(finish_reason);
+    Ok(())
+}
+
+fn think(reasoning: Option<String>, response: &mut Response) {
+    let thinking = reasoning.map(|text| Part::Thinking(Thinking::new(text, None)));
+    response.content.extend(thinking);
 }
 
 fn tool_call(call: AnswerToolCall<'_>) -> Part {
@@ -244,7 +306,7 @@ fn read_output(
             ));
         }
         (Some("incomplete"), Some("max_output_tokens")) => FinishReason::Length,
-        (Some("incomplete"), Some(reason)) => finish_reason(reason.to_owned()),
+        (Some("incomplete"), Some(reason)) => finish_reason(reason),
         _ if empty => return Err(Unanswered::hollow("read the answer: its output is empty")),
         _ if refused => return Ok(()),
         (Some("completed") | None, _) if calls => FinishReason::ToolCalls,
@@ -283,13 +345,13 @@ fn push_text(content: &mut Vec<Part>, text: String) {
     }
 }
 
-fn finish_reason(word: String) -> FinishReason {
-    match &*word {
+fn finish_reason(word: &str) -> FinishReason {
+    match word {
         "stop" => FinishReason::Stop,
         "length" => FinishReason::Length,
         "tool_calls" => FinishReason::ToolCalls,
         "content_filter" => FinishReason::ContentFilter,
-        _ => FinishReason::Other(word),
+        _ => FinishReason::Other(word.to_owned()),
     }
 }
 
@@ -324,6 +386,23 @@ fn read_vectors(
     Ok(())
 }
 
+impl PlainUsage {
+    fn counted(self, dialect: &Dialect) -> Usage {
+        let input = self.prompt_tokens_details.or(self.input_tokens_details);
+        let output = self
+            .completion_tokens_details
+            .or(self.output_tokens_details);
+        let (input, output) = (input.unwrap_or_default(), output.unwrap_or_default());
+        let mut usage = Usage::default();
+        usage.input_tokens = self.prompt_tokens.or(self.input_tokens);
+        usage.output_tokens = self.completion_tokens.or(self.output_tokens);
+        usage.cache_read_input_tokens = input.cached_tokens.or(self.prompt_cache_hit_tokens);
+        usage.cache_creation_input_tokens = input.cache_write_tokens;
+        usage.reasoning_tokens = output.reasoning_tokens;
+        with_reasoning(usage, dialect)
+    }
+}
+
 /// Reads counters of either API; what is absent or odd is unknown (F-057, F-066).
 pub(crate) fn usage(raw: Option<&RawValue>, dialect: &Dialect) -> Usage {
     let wire: UsageWire<'_> = lenient(raw).unwrap_or_default();
@@ -338,7 +417,11 @@ pub(crate) fn usage(raw: Option<&RawValue>, dialect: &Dialect) -> Usage {
     usage.cache_read_input_tokens = input.cached_tokens.or(wire.prompt_cache_hit_tokens);
     usage.cache_creation_input_tokens = input.cache_write_tokens;
     usage.reasoning_tokens = output.reasoning_tokens;
-    // Core counts them within the output.
+    with_reasoning(usage, dialect)
+}
+
+/// Core counts hidden reasoning within the output.
+fn with_reasoning(mut usage: Usage, dialect: &Dialect) -> Usage {
     if let (true, Some(said), Some(thought)) = (
         dialect.reasoning_apart,
         usage.output_tokens,

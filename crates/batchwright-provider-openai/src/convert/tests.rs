@@ -712,6 +712,99 @@ fn vectors_are_put_in_the_order_of_their_texts() {
     }
 }
 
+/// What is read of a body in one go and step by step.
+fn both(body: &str, dialect: &Dialect) -> [String; 2] {
+    let shown = |read: Result<Response, Unanswered>| match read {
+        Ok(answer) => format!(
+            "{:?} {:?} {:?} {:?} {:?} {:?}",
+            answer.id,
+            answer.model,
+            answer.text(),
+            answer.content,
+            answer.finish_reason,
+            answer.usage
+        ),
+        Err(unanswered) => {
+            let shown = format!("{unanswered:?}");
+            format!("{shown} {:?}", unanswered.into_error().usage())
+        }
+    };
+    [
+        shown(read_body(body, Expect::Chat, dialect, &[])),
+        shown(super::read_answer(body, Expect::Chat, dialect, &[])),
+    ]
+}
+
+#[test]
+fn a_plain_answer_is_read_in_one_go_and_kept() {
+    let body = r#" {"id":"c","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"a\n\u00e9","refusal":null,"annotations":[{}],"tool_calls":[]},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":1},"completion_tokens_details":{"reasoning_tokens":2,"audio_tokens":0}},"system_fingerprint":null}
+"#;
+    let answer = read_body(body, Expect::Chat, &Dialect::OPENAI, &[]).unwrap();
+    assert_eq!(answer.raw.unwrap().get(), body.trim());
+    let [plain, stepwise] = both(body, &Dialect::OPENAI);
+    assert_eq!(plain, stepwise);
+    let calls = body.replace(
+        "[]",
+        r#"[{"id":"t","function":{"name":"f","arguments":"{}"}}]"#,
+    );
+    let answer = read_body(&calls, Expect::Chat, &Dialect::OPENAI, &[]).unwrap();
+    assert_eq!((answer.raw.is_none(), answer.content.len()), (true, 2));
+}
+
+proptest::proptest! {
+    /// F-054, F-056, F-057, F-059: what is read in one go is what is read step by step, however odd.
+    #[test]
+    fn an_answer_is_the_same_by_either_way(
+        fields in proptest::collection::vec((0usize..23, 0usize..18), 0..7),
+        reasoning_apart in proptest::bool::ANY,
+    ) {
+        let values = [
+            "null", "7", "-1", "1.5", "1e999", "\"\"", "\"a\\\"b\"", "\"\\ud800\"", "\"stop\"", "[]", "{}",
+            "[1]", "[{\"text\":\"p\"}]", "true", "\"error\"", "{\"message\":\"m\",\"code\":\"c\"}", "\"a\nb\"", "tru",
+        ];
+        let mut at: Vec<(Vec<&str>, &str)> = Vec::new();
+        let paths = [
+            "id", "model", "error", "choices", "usage", "x_groq", "output", "data", "results", "other",
+            "choices/message", "choices/text", "choices/finish_reason", "choices/error",
+            "choices/message/content", "choices/message/refusal", "choices/message/reasoning",
+            "choices/message/reasoning_content", "choices/message/tool_calls",
+            "usage/prompt_tokens", "usage/output_tokens", "usage/prompt_tokens_details",
+            "usage/completion_tokens_details",
+        ];
+        for (path, value) in fields {
+            let path: Vec<_> = paths[path].split('/').collect();
+            at.retain(|(other, _)| *other != path);
+            at.push((path, values[value]));
+        }
+        let get = |path: &[&str]| at.iter().find(|(other, _)| other == path).map(|(_, value)| *value);
+        let object = |path: &[&str], inner: &[(&str, Option<String>)]| {
+            if let Some(value) = get(path) && !path.is_empty() {
+                return value.to_owned();
+            }
+            let own = at.iter().filter(|(other, _)| other.len() == path.len() + 1 && other.starts_with(path));
+            let mut members: Vec<_> = own.map(|(path, value)| format!("\"{}\":{value}", path[path.len() - 1])).collect();
+            for (name, value) in inner {
+                let whole: Vec<_> = path.iter().chain([name]).copied().collect();
+                if let (Some(value), None) = (value, get(&whole)) {
+                    members.push(format!("\"{name}\":{value}"));
+                }
+            }
+            format!("{{{}}}", members.join(","))
+        };
+        let content = Some("\"said\"".to_owned());
+        let message = object(&["choices", "message"], &[("content", content)]);
+        let choice = object(&["choices"], &[("message", Some(message))]);
+        let choices = if choice.starts_with('{') { format!("[{choice}]") } else { choice };
+        let usage = object(&["usage"], &[]);
+        let body = object(&[], &[("choices", Some(choices)), ("usage", Some(usage))]);
+        let mut dialect = Dialect::OPENAI;
+        dialect.reasoning_apart = reasoning_apart;
+        dialect.failed_finishes = &[("error", ErrorKind::ProviderFault, RetryClass::Ambiguous)];
+        let [plain, stepwise] = both(&body, &dialect);
+        proptest::prop_assert_eq!(plain, stepwise, "{}", body);
+    }
+}
+
 #[test]
 fn answers_without_words_of_ours_keep_their_body() {
     for body in [
