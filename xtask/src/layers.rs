@@ -42,6 +42,8 @@ const DIALECTS: &str = "batchwright-provider-openai";
 const CORE: &str = "batchwright-core";
 const EMULATOR: &str = "batchwright-emulator";
 const TESTKIT: &str = "batchwright-testkit";
+/// The pool, of whose strategies the test kit has a double for downstream programs.
+const POOL: &str = "batchwright-realtime";
 const BENCHES: &str = "batchwright-benches";
 
 /// Who may start the emulator outside tests: the facade hands it out, the command runs it.
@@ -53,7 +55,7 @@ enum Place {
     Row(u8),
     /// It must not share our bugs, so it uses nothing of ours.
     Emulator,
-    /// What tests are made of: it may use what providers may, and only tests use it.
+    /// What tests are made of: it may use what providers may, and the pool; only tests use it.
     Testkit,
     /// Benchmarks and examples: they use everything, and nothing uses them.
     Above,
@@ -193,8 +195,8 @@ fn judge(from: (&str, Place), to: (&str, Place)) -> Result<(), &'static str> {
         ),
         (Place::Testkit, Place::Emulator) => return Ok(()),
         (Place::Testkit, Place::Row(to_row)) => (
-            to_row < PROVIDER_ROW,
-            "the test kit must fit every provider, so it knows none; it uses rows below theirs",
+            to_row < PROVIDER_ROW || to.0 == POOL,
+            "the test kit must fit every provider, so it knows none; it uses rows below theirs, and the pool",
         ),
         (_, Place::Testkit) => (
             false,

@@ -81,6 +81,11 @@ fn wrong_edges_are_caught() {
             "batchwright-provider-openai",
             "it knows none",
         ),
+        (
+            "batchwright-testkit",
+            "batchwright-router",
+            "it uses rows below theirs",
+        ),
         ("batchwright-router", "batchwright-testkit", "only tests"),
         (
             "batchwright-emulator",
@@ -121,6 +126,7 @@ fn right_edges_pass() {
         ("batchwright-provider-acme", "batchwright-provider-openai"),
         ("batchwright-testkit", "batchwright-core"),
         ("batchwright-testkit", "batchwright-emulator"),
+        ("batchwright-testkit", "batchwright-realtime"),
         ("batchwright-provider-acme", "batchwright-http"),
         ("batchwright-router", "batchwright-ledger"),
         ("batchwright-pipeline", "batchwright-realtime"),
