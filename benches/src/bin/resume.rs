@@ -3,8 +3,9 @@
 //! One process makes a job in which all but a few rows have their outcomes, as a killed run leaves it; another opens it
 //! and runs it. Told is how long until its first call, and how much memory it took at most by then.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
+use batchwright_benches::peak_rss;
 use batchwright_core::{
     CallOptions, Capability, ChatProvider, Ending, Error, ErrorKind, Lane, Outcome, Request,
     Response, Usage,
@@ -21,6 +22,12 @@ use std::{
     time::Instant,
 };
 
+/// The limits: until the first call, and the most memory by then.
+const TIME: &str = "resume-time";
+const SECONDS: f64 = 5.0;
+const MEMORY: &str = "resume-memory";
+const PEAK_BYTES: u64 = 512_000_000;
+
 #[derive(Parser)]
 struct Args {
     /// Rows of the input.
@@ -32,6 +39,9 @@ struct Args {
     /// The folder of an earlier run, to be used again.
     #[arg(long)]
     folder: Option<PathBuf>,
+    /// End with 1 where a limit is not held.
+    #[arg(long)]
+    limit: bool,
     /// Goes on with the job in the folder; used by the program itself.
     #[arg(long, hide = true)]
     go_on: bool,
@@ -106,7 +116,8 @@ fn make(folder: &Path, rows: u64, left: u64) -> Result<()> {
     Ok(())
 }
 
-async fn go_on(folder: &Path) -> Result<()> {
+/// Tells whether both limits are held.
+async fn go_on(folder: &Path) -> Result<bool> {
     let begun = Instant::now();
     let dir = folder.join("job");
     let job = tokio::task::spawn_blocking(move || Job::resume(&dir)).await??;
@@ -123,20 +134,24 @@ async fn go_on(folder: &Path) -> Result<()> {
         .await?;
     let called = *first.called.lock().expect("nobody panics with it");
     let called = called.context("no call was made")?.duration_since(begun);
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap_or("unknown");
+    let called = called.as_secs_f64();
+    let peak = peak_rss(std::process::id())?;
     let mut out = std::io::stdout();
     writeln!(
         out,
-        "opened after {:.2} s, first call after {:.2} s, peak memory {}",
+        "opened after {:.2} s, first call after {called:.2} s, peak memory {:.1} MB",
         opened.as_secs_f64(),
-        called.as_secs_f64(),
-        peak.trim()
+        peak as f64 / 1e6
     )?;
-    Ok(())
+    let word = |held| if held { "held" } else { "NOT HELD" };
+    let (in_time, in_memory) = (called < SECONDS, peak < PEAK_BYTES);
+    writeln!(
+        out,
+        "limit {TIME}: {called:.2} s, below {SECONDS}: {}\nlimit {MEMORY}: {peak} bytes, below {PEAK_BYTES}: {}",
+        word(in_time),
+        word(in_memory)
+    )?;
+    Ok(in_time && in_memory)
 }
 
 fn main() -> Result<()> {
@@ -150,7 +165,9 @@ fn main() -> Result<()> {
         }
     };
     if args.go_on {
-        return tokio::runtime::Runtime::new()?.block_on(go_on(&folder));
+        let held = tokio::runtime::Runtime::new()?.block_on(go_on(&folder))?;
+        ensure!(held || !args.limit, "a limit is not held");
+        return Ok(());
     }
     if !folder.join("job").exists() {
         std::fs::create_dir_all(&folder)?;
@@ -159,9 +176,11 @@ fn main() -> Result<()> {
     for _ in 0..2 {
         let mut command = std::process::Command::new(std::env::current_exe()?);
         command.arg("--go-on").arg("--folder").arg(&folder);
-        if !command.status()?.success() {
-            bail!("the job did not go on");
-        }
+        command.args(args.limit.then_some("--limit"));
+        ensure!(
+            command.status()?.success(),
+            "the job did not go on as it must"
+        );
     }
     Ok(())
 }
