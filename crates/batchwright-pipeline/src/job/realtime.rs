@@ -150,7 +150,7 @@ fn strategy(
     provider: Arc<dyn ChatProvider>,
     fallbacks: &[Direct],
 ) -> Result<Arc<dyn Strategy<Output = Response>>> {
-    let mut strategy: Arc<dyn Strategy<Output = Response>> = if fallbacks.is_empty() {
+    let strategy: Arc<dyn Strategy<Output = Response>> = if fallbacks.is_empty() {
         Arc::new(realtime::Direct::new(provider))
     } else {
         let others = fallbacks.iter().map(|fallback| {
@@ -163,12 +163,26 @@ fn strategy(
         let places = std::iter::once(Place::new(provider)).chain(others);
         Arc::new(Fallback::new(places))
     };
-    #[cfg(feature = "structured")]
-    if let Some(schema) = &spec.schema {
-        strategy = Arc::new(realtime::Validated::new(strategy, schema)?);
+    match &spec.schema {
+        Some(schema) => held_to(schema, strategy),
+        None => Ok(strategy),
     }
-    #[cfg(not(feature = "structured"))]
-    let _ = spec;
+}
+
+#[cfg(feature = "structured")]
+fn held_to(
+    schema: &serde_json::Value,
+    strategy: Arc<dyn Strategy<Output = Response>>,
+) -> Result<Arc<dyn Strategy<Output = Response>>> {
+    Ok(Arc::new(realtime::Validated::new(strategy, schema)?))
+}
+
+/// Without the feature the provider alone holds answers to the schema.
+#[cfg(not(feature = "structured"))]
+fn held_to(
+    _schema: &serde_json::Value,
+    strategy: Arc<dyn Strategy<Output = Response>>,
+) -> Result<Arc<dyn Strategy<Output = Response>>> {
     Ok(strategy)
 }
 
