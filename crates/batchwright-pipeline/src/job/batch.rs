@@ -125,31 +125,15 @@ pub(super) async fn run(job: &Job, buying: Buying, running: Running) -> Result<L
         desk.close();
         end
     };
-    let leaving = stop.clone();
-    let mut looks = tokio::time::interval(LOOKS);
-    let watcher = async {
-        let mut seen = Seen::default();
-        loop {
-            tokio::select! {
-                event = events.recv() => match event {
-                    Some(RouterEvent::Ended { chunk }) => desk.ended(chunk),
-                    Some(event) => {
-                        if let RouterEvent::Status { chunk, .. } = &event {
-                            desk.made(*chunk);
-                        }
-                        seen.note(job.ledger(), &event).await?;
-                        watch(&progress, event);
-                    }
-                    None => return Ok::<_, Error>(()),
-                },
-                _ = looks.tick(), if options.leave => {
-                    if desk.only_waits() {
-                        leaving.cancel();
-                    }
-                }
-            }
-        }
-    };
+    let mut seen = Seen::default();
+    let watcher = listen(
+        &mut events,
+        &desk,
+        &progress,
+        &stop,
+        options.leave,
+        async |event| seen.note(job.ledger(), event).await,
+    );
     let sealer = async {
         let sealed = sealer.await;
         if sealed.is_err() {
@@ -169,6 +153,55 @@ pub(super) async fn run(job: &Job, buying: Buying, running: Running) -> Result<L
         stopped,
         held: end.held,
     })
+}
+
+/// Takes every event until the router tells no more, whatever fails: both the router and whoever seals wait for that.
+async fn listen(
+    events: &mut mpsc::Receiver<RouterEvent>,
+    desk: &Desk,
+    progress: &JobProgress,
+    stop: &CancellationToken,
+    leave: bool,
+    mut note: impl AsyncFnMut(&RouterEvent) -> Result<()>,
+) -> Result<()> {
+    let mut looks = tokio::time::interval(LOOKS);
+    let mut failed = None;
+    loop {
+        tokio::select! {
+            event = events.recv() => {
+                let Some(event) = event else {
+                    return failed.map_or(Ok(()), Err);
+                };
+                match &event {
+                    RouterEvent::Ended { chunk } => {
+                        desk.ended(*chunk);
+                        continue;
+                    }
+                    // One that failed may be made once more.
+                    RouterEvent::Status { chunk, status, .. } if *status != BatchStatus::Failed => {
+                        desk.made(*chunk);
+                    }
+                    RouterEvent::Status { chunk, .. } | RouterEvent::Queued { chunk, .. } => {
+                        desk.unmade(*chunk);
+                    }
+                    _ => {}
+                }
+                if failed.is_none()
+                    && let Err(error) = note(&event).await
+                {
+                    // The folder fails: nothing more is sent.
+                    failed = Some(error);
+                    stop.cancel();
+                }
+                watch(progress, event);
+            }
+            _ = looks.tick(), if leave => {
+                if desk.only_waits() {
+                    stop.cancel();
+                }
+            }
+        }
+    }
 }
 
 /// A batch as the job last saw it, kept for whoever looks at the job from outside.
@@ -396,6 +429,35 @@ mod tests {
         let account = job.ledger().meta(ACCOUNT).unwrap().unwrap();
         assert_eq!(account.len(), 16);
         assert!(!account.contains("CANARY"));
+    }
+
+    #[tokio::test]
+    async fn f_145_a_folder_that_fails_stops_the_run_and_keeps_nobody_waiting() {
+        let desk = Desk::default();
+        desk.hand_over(1);
+        let (sender, mut events) = mpsc::channel(1);
+        let stop = CancellationToken::new();
+        let told = async {
+            for _ in 0..3 {
+                let event = RouterEvent::Queued {
+                    chunk: 1,
+                    model: String::new(),
+                };
+                sender.send(event).await.unwrap();
+            }
+            sender.send(RouterEvent::Ended { chunk: 1 }).await.unwrap();
+            drop(sender);
+        };
+        let mut notes = 0;
+        let progress = JobProgress::new();
+        let listened = listen(&mut events, &desk, &progress, &stop, false, async |_| {
+            notes += 1;
+            Err(Error::new(ErrorKind::Storage, "disk full"))
+        });
+        let ((), listened) = tokio::join!(told, listened);
+        assert_eq!(listened.unwrap_err().kind(), ErrorKind::Storage);
+        assert!(stop.is_cancelled());
+        assert_eq!((notes, desk.take()), (1, vec![1]));
     }
 
     #[test]

@@ -49,6 +49,11 @@ impl Desk {
         self.lock().made.insert(chunk);
     }
 
+    /// A chunk's batch is to be made once more.
+    pub(super) fn unmade(&self, chunk: u32) {
+        self.lock().made.remove(&chunk);
+    }
+
     /// Every row is in a chunk.
     pub(super) fn sealed(&self) {
         self.lock().sealed = true;
@@ -90,6 +95,18 @@ impl Desk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn f_010_a_batch_that_is_to_be_made_once_more_is_not_left() {
+        let desk = Desk::default();
+        desk.hand_over(1);
+        desk.sealed();
+        assert!(!desk.only_waits());
+        desk.made(1);
+        assert!(desk.only_waits());
+        desk.unmade(1);
+        assert!(!desk.only_waits());
+    }
 
     #[test]
     fn it_ends_when_nothing_is_left_to_wait_for() {
