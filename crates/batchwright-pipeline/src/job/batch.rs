@@ -13,7 +13,7 @@ use super::{
 use batchwright_core::{BatchCounts, BatchProvider, BatchStatus, Error, ErrorKind, Result};
 use batchwright_ledger::{ChunkPhase, Ledger};
 use batchwright_router::{BatchRouter, Control, RouterEvent};
-use desk::Desk;
+use desk::{Closing, Desk};
 use merging::Left;
 use sealing::Sealing;
 use serde::{Deserialize, Serialize};
@@ -96,6 +96,7 @@ pub(super) async fn run(job: &Job, buying: Buying, running: Running) -> Result<L
     });
     let (chunk_sender, mut chunks) = mpsc::channel(CHUNK_BOUND);
     let desk = Arc::new(Desk::default());
+    let _closing = Closing(Arc::clone(&desk));
     let sealing = Sealing {
         ledger: job.ledger().clone(),
         spec: job.spec().clone(),

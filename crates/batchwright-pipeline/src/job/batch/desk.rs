@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 /// Which chunks were handed to the router, and which of them it is done with.
@@ -10,6 +10,15 @@ use std::{
 pub(super) struct Desk {
     state: Mutex<State>,
     changed: Condvar,
+}
+
+/// Closes the desk when it is dropped: whoever waits there does not outlive the run, however that ends.
+pub(super) struct Closing(pub(super) Arc<Desk>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 #[derive(Debug, Default)]
