@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Adopt(AdoptArgs),
     /// Buy a chunk again that is held for a decision, although it may be paid twice
     Resubmit(ResubmitArgs),
+    /// Rebuild a job's lost or damaged journal from its files and the provider's lists; sends nothing, and resume goes on
+    Recover(RecoverArgs),
     /// Cancel a job: its batches at the provider, and every row not yet sent
     Cancel(CancelArgs),
     /// Write the results a job has so far
@@ -393,6 +395,32 @@ pub(crate) struct ResubmitArgs {
     /// The rows may have been bought already, and be paid twice
     #[arg(long)]
     pub(crate) accept_duplicate_risk: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RecoverArgs {
+    /// The job's name
+    pub(crate) job: String,
+    /// Folder jobs are kept in
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "BATCHWRIGHT_STATE",
+        default_value = ".batchwright"
+    )]
+    pub(crate) state: PathBuf,
+    /// The job is in a folder on a network file system
+    #[arg(long)]
+    pub(crate) network_state: bool,
+    /// File of NAME=VALUE lines with keys and base URLs, used where the environment has none
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Option<PathBuf>,
+    /// The key, project or address changed and still reaches the same account
+    #[arg(long)]
+    pub(crate) same_account: bool,
+    /// As JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]

@@ -1,7 +1,11 @@
 //! Where jobs are kept, and what they are called.
 
 use anyhow::bail;
-use batchwright::pipeline::JobSpec;
+use batchwright::{
+    core::{Error, ErrorKind},
+    ledger::Ledger,
+    pipeline::JobSpec,
+};
 use std::{
     hash::Hasher,
     path::{Path, PathBuf},
@@ -23,7 +27,15 @@ pub(crate) fn of(state: &Path, job: &str) -> anyhow::Result<PathBuf> {
 /// The folder of a job that must be there.
 pub(crate) fn existing(state: &Path, job: &str) -> anyhow::Result<PathBuf> {
     let dir = of(state, job)?;
-    if !batchwright::ledger::Ledger::exists(&dir) {
+    if Ledger::is_lost(&dir) {
+        let message = format!(
+            "the journal of job {job}, ledger.sqlite, is gone, and only it knows what was bought; rebuild it: \
+             batchwright recover {job}{}",
+            crate::run::state_option(state)
+        );
+        return Err(Error::new(ErrorKind::Storage, message).into());
+    }
+    if !Ledger::exists(&dir) {
         bail!(
             "there is no job {job} in {}; `batchwright jobs` lists them",
             state.display()

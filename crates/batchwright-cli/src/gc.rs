@@ -8,8 +8,12 @@ use crate::{
     terminal::{clean, print, say},
 };
 use anyhow::bail;
-use batchwright::pipeline::Job;
+use batchwright::{
+    core::BatchInput,
+    pipeline::{Job, LaneProvider},
+};
 use serde_json::json;
+use std::collections::BTreeSet;
 
 pub(crate) async fn gc(args: GcArgs) -> anyhow::Result<Exit> {
     let dir = folder::existing(&args.running.state, &args.job)?;
@@ -22,18 +26,43 @@ pub(crate) async fn gc(args: GcArgs) -> anyhow::Result<Exit> {
         bail!("the sandbox ends with each run and leaves nothing behind");
     }
     let pairs = environment::pairs(args.running.env_file.as_deref())?;
-    let lane = providers::known(&spec.provider)?.build(
-        &pairs,
-        spec.lane,
-        &run::connection(&args.running),
-    )?;
-    let objects = job.remote_objects(&lane, args.results).await?;
+    let connection = run::connection(&args.running);
+    let own = providers::known(&spec.provider)?.build(&pairs, spec.lane, &connection)?;
+    let others = run::others(spec, &pairs, &connection).into_iter();
+    let bought_from: BTreeSet<String> = job
+        .ledger()
+        .chunks()?
+        .into_iter()
+        .map(|chunk| chunk.provider)
+        .collect();
+    let lanes: Vec<LaneProvider> = [own]
+        .into_iter()
+        .chain(others.map(LaneProvider::Batch))
+        .filter(|lane| lane.name() == spec.provider || bought_from.contains(lane.name()))
+        .collect();
+    if let Some(missing) = bought_from
+        .iter()
+        .find(|name| lanes.iter().all(|lane| lane.name() != name.as_str()))
+    {
+        bail!("batches of this job were bought from {missing}, whose key is not set");
+    }
+    let mut objects = Vec::new();
+    for lane in &lanes {
+        let found = job.remote_objects(lane, args.results).await?;
+        objects.extend(found.into_iter().map(|object| (lane, object)));
+        if !args.running.quiet && !args.running.json && stores_nothing(lane) {
+            say(format_args!(
+                "{} stores no inputs: its creates carry them",
+                lane.name()
+            ));
+        }
+    }
     let mut failed = 0;
-    for object in &objects {
+    for (lane, object) in &objects {
         let done = match (object.kept, args.yes) {
             (Some(why), _) => format!("kept: {why}"),
             (None, false) => "to be taken away".to_owned(),
-            (None, true) => match job.remove_remote(&lane, object).await {
+            (None, true) => match job.remove_remote(lane, object).await {
                 Ok(()) => "taken away".to_owned(),
                 Err(error) => {
                     failed += 1;
@@ -44,7 +73,7 @@ pub(crate) async fn gc(args: GcArgs) -> anyhow::Result<Exit> {
         let kind = object.kind.as_str();
         if args.running.json {
             print(json!({
-                "kind": kind, "id": object.id, "chunk": object.chunk, "kept": object.kept,
+                "provider": lane.name(), "kind": kind, "id": object.id, "chunk": object.chunk, "kept": object.kept,
                 "result": done,
             }));
         } else {
@@ -56,7 +85,7 @@ pub(crate) async fn gc(args: GcArgs) -> anyhow::Result<Exit> {
             ));
         }
     }
-    let garbage = objects.iter().filter(|object| object.kept.is_none());
+    let garbage = objects.iter().filter(|(_, object)| object.kept.is_none());
     let garbage = garbage.count();
     if !args.running.quiet && !args.running.json {
         say(match (garbage, args.yes) {
@@ -70,4 +99,13 @@ pub(crate) async fn gc(args: GcArgs) -> anyhow::Result<Exit> {
     } else {
         Exit::Done
     })
+}
+
+/// Whether creates carry the lines.
+fn stores_nothing(lane: &LaneProvider) -> bool {
+    let LaneProvider::Batch(provider) = lane else {
+        return false;
+    };
+    let limits = provider.capability().batch.as_ref();
+    limits.is_some_and(|limits| limits.input == BatchInput::Inline)
 }

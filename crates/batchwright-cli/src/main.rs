@@ -11,6 +11,7 @@ mod doctor;
 mod emulator;
 mod gc;
 mod jobs;
+mod recover;
 mod results;
 mod retry;
 mod status;
@@ -68,6 +69,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Wait(args) => decide::wait(&args),
         Command::Adopt(args) => decide::adopt(args).await,
         Command::Resubmit(args) => decide::resubmit(&args),
+        Command::Recover(args) => recover::recover(args).await,
         Command::Cancel(args) => cancel::cancel(args).await,
         Command::Results(args) => results::results(&args),
         Command::Verify(args) => verify::verify(&args),

@@ -283,6 +283,25 @@ impl Known {
     }
 }
 
+/// Every provider of batches, with no account: they can read lines and reach nobody.
+pub(crate) fn offline_batches() -> Vec<Arc<dyn BatchProvider>> {
+    let mut pairs = Pairs::new();
+    point_at(None, &mut pairs);
+    let connection = Connection {
+        concurrency: 1,
+        timeout: None,
+    };
+    all()
+        .iter()
+        .filter_map(
+            |known| match known.build(&pairs, Lane::Batch, &connection) {
+                Ok(LaneProvider::Batch(provider)) => Some(provider),
+                _ => None,
+            },
+        )
+        .collect()
+}
+
 /// What is known of a provider's batches, for which no account is needed.
 pub(crate) fn batch_limits(name: &str) -> Option<BatchLimits> {
     let mut pairs = Pairs::new();

@@ -5,6 +5,7 @@ use crate::{
     exit::Exit,
     folder,
     output::Output,
+    run::state_option,
     terminal::{rows, say},
 };
 use anyhow::bail;
@@ -20,18 +21,20 @@ pub(crate) fn results(args: &ResultsArgs) -> anyhow::Result<Exit> {
     let left = Job::rows_of(&ledger)?.saturating_sub(ledger.scan()?.finished.len());
     if left > 0 && !args.partial {
         bail!(
-            "{} of the job have no result yet; --partial writes what is there, and `batchwright resume {}` goes on",
+            "{} of the job have no result yet; --partial writes what is there, and `batchwright resume {}{}` goes on",
             rows(left),
-            args.job
+            args.job,
+            state_option(&args.state)
         );
     }
     let written = Job::write_results_of(&dir, &options)?;
     if written.missing > 0 {
         say(format_args!(
-            "{} with results, {} without yet: batchwright resume {}",
+            "{} with results, {} without yet: batchwright resume {}{}",
             rows(written.rows),
             rows(written.missing),
-            args.job
+            args.job,
+            state_option(&args.state)
         ));
         return Ok(Exit::Partial);
     }

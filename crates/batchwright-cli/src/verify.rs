@@ -3,29 +3,43 @@
 use crate::{
     args::JobArgs,
     exit::Exit,
-    folder,
+    folder, providers,
     terminal::{clean, count, print},
 };
-use batchwright::{ledger::Ledger, pipeline::Job};
+use batchwright::{
+    ledger::{Finding, Ledger, VerifyReport},
+    pipeline::Job,
+};
 use serde_json::json;
 
 pub(crate) fn verify(args: &JobArgs) -> anyhow::Result<Exit> {
     let dir = folder::existing(&args.state, &args.job)?;
-    let ledger = Ledger::open_read_only(&dir)?;
-    let rows = Job::rows_of(&ledger)?;
-    let report = ledger.verify(Some(rows))?;
+    let report = match Ledger::open_read_only(&dir).and_then(|ledger| Job::rows_of(&ledger)) {
+        Ok(rows) => (rows, Job::audit(&dir, &providers::offline_batches())?),
+        // A journal that cannot even be read is what this command is to find.
+        Err(error) => {
+            let mut report = VerifyReport::default();
+            report
+                .findings
+                .push(Finding::new("ledger.sqlite", error.message()));
+            (0, report)
+        }
+    };
+    let (rows, report) = report;
     let exit = if report.is_ok() {
         Exit::Done
     } else {
         Exit::NotVerified
     };
     if args.json {
-        let findings: Vec<_> = report
-            .findings
-            .iter()
-            .map(|finding| json!({"where": finding.place, "what": finding.what}))
-            .collect();
-        print(json!({"job": args.job, "rows": rows, "ok": report.is_ok(), "findings": findings}));
+        let [findings, notes] = [&report.findings, &report.notes].map(|found| {
+            let found = found.iter();
+            let found = found.map(|one| json!({"where": one.place, "what": one.what}));
+            found.collect::<Vec<_>>()
+        });
+        print(
+            json!({"job": args.job, "rows": rows, "ok": report.is_ok(), "findings": findings, "notes": notes}),
+        );
         return Ok(exit);
     }
     for finding in &report.findings {
@@ -33,6 +47,13 @@ pub(crate) fn verify(args: &JobArgs) -> anyhow::Result<Exit> {
             "{}: {}",
             clean(&finding.place),
             clean(&finding.what)
+        ));
+    }
+    for note in &report.notes {
+        print(format_args!(
+            "note: {}: {}",
+            clean(&note.place),
+            clean(&note.what)
         ));
     }
     if report.is_ok() {

@@ -15,7 +15,7 @@ use batchwright_core::Result;
 use serde::{Deserialize, Serialize};
 use std::{fs, io::Read as _, path::Path, time::UNIX_EPOCH};
 
-const FILE: &str = "checkpoint";
+pub(crate) const FILE: &str = "checkpoint";
 const VERSION: u32 = 1;
 /// Bytes of closed segments for which a new one is worth its while.
 pub(crate) const WORTH_BYTES: u64 = if cfg!(test) { 1 } else { 64 * 1024 * 1024 };

@@ -4,6 +4,7 @@ use crate::{
     files::{self, Access, TempFile},
     journal::ChunkFile,
     ledger::Ledger,
+    seal::Seal,
 };
 use batchwright_core::{
     Error, ErrorKind, JournalEntry, JournalEvent, Result, SealedBatch, SealedBody, Timestamp,
@@ -151,7 +152,6 @@ impl ChunkWriter {
         let bytes = self.lines.bytes();
         let rows_sha256 = self.rows.commit()?;
         let sha256 = self.lines.commit()?;
-        files::sync_folder(&self.ledger.path("chunks", ""))?;
         let seal = JournalEvent::Seal {
             sha256,
             bytes,
@@ -168,6 +168,7 @@ impl ChunkWriter {
             rows_sha256,
         };
         let entry = JournalEntry::new(self.chunk, at, seal);
+        put_in_place(&self.ledger, &entry, &file)?;
         self.ledger
             .append_with(std::slice::from_ref(&entry), Some(&file))?;
         SealedChunk::describe(&self.ledger, self.chunk, &entry.event, &file)
@@ -352,16 +353,35 @@ impl SealedChunk {
             round: source.round,
             refusals: source.refusals,
         };
-        files::sync_folder(&ledger.path("chunks", ""))?;
         let file = ChunkFile {
             attempt,
             wire_prefix: new_prefix.to_string(),
             rows_sha256: file.rows_sha256,
         };
         let entry = JournalEntry::new(chunk, Timestamp::from(SystemTime::now()), seal);
+        put_in_place(ledger, &entry, &file)?;
         ledger.append_with(std::slice::from_ref(&entry), Some(&file))?;
         Self::describe(ledger, chunk, &entry.event, &file)
     }
+}
+
+/// Writes the seal beside the chunk and makes the names of both durable. A chunk without one was never sent.
+fn put_in_place(ledger: &Ledger, entry: &JournalEntry, file: &ChunkFile) -> Result<()> {
+    let ChunkFile {
+        attempt,
+        wire_prefix,
+        rows_sha256,
+    } = file;
+    Seal::new(
+        entry.chunk,
+        *attempt,
+        wire_prefix,
+        rows_sha256,
+        entry.at,
+        &entry.event,
+    )
+    .write(ledger)?;
+    files::sync_folder(&ledger.path("chunks", ""))
 }
 
 /// A row's line in a sealed chunk.

@@ -2,6 +2,7 @@
 
 use batchwright_core::{Error, ErrorKind, Result};
 use ring::digest;
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
     fmt::{Display, Write as _},
     fs::{self, File, OpenOptions},
@@ -11,6 +12,8 @@ use std::{
 
 /// Bytes gathered before a write call: large enough that call overhead vanishes, small enough to forget.
 const BUFFER_BYTES: usize = 256 * 1024;
+/// The most bytes of a small file that is read whole; a job's schema and prompts are in one.
+const SUMMED_MOST: u64 = 64 * 1024 * 1024;
 
 /// Tells of a step on the disk right after it: for whoever reads the log at its finest, and for tests that crash between
 /// any two.
@@ -319,6 +322,38 @@ impl Drop for TempFile {
             tracing::warn!(%error, "an unfinished file stays behind until the job is opened again");
         }
     }
+}
+
+/// Writes `value` as a line of JSON and its SHA-256 on the next, whole or not at all.
+pub(crate) fn write_summed(path: PathBuf, value: &impl Serialize) -> Result<()> {
+    let mut json = serde_json::to_vec(value).expect("plain data always serialises");
+    json.push(b'\n');
+    let mut sha = Sha256::new();
+    sha.update(&json);
+    let mut file = TempFile::create(path)?;
+    file.write(&json)?;
+    file.write(sha.hex().as_bytes())?;
+    file.write(b"\n")?;
+    file.commit().map(drop)
+}
+
+/// Reads what [`write_summed`] wrote, to the last byte.
+pub(crate) fn read_summed<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let mut bytes = Vec::new();
+    open(path, Access::Read)?
+        .take(SUMMED_MOST)
+        .read_to_end(&mut bytes)
+        .map_err(|error| storage("read", path, error))?;
+    let changed = || damaged(path, "it was changed after it was written");
+    let end = memchr::memchr(b'\n', &bytes).ok_or_else(changed)? + 1;
+    let (json, sum) = bytes.split_at(end);
+    let mut sha = Sha256::new();
+    sha.update(json);
+    if sum.strip_suffix(b"\n") != Some(sha.hex().as_bytes()) {
+        return Err(changed());
+    }
+    serde_json::from_slice(json)
+        .map_err(|error| damaged(path, "it is of another version").with_source(error))
 }
 
 /// Removes what an interrupted process left under temporary names.

@@ -16,6 +16,10 @@ use std::{collections::BTreeMap, fmt::Write as _, path::Path, time::Duration};
 
 /// `PRAGMA user_version` of the schema below.
 const SCHEMA_VERSION: i64 = 1;
+/// Which way facts are folded into a chunk's state, in the record under this key. Another number where the fold comes
+/// to something else for facts that were there before; states of an earlier one are made again.
+const FOLD: &str = "fold";
+const FOLD_VERSION: &str = "1";
 /// `PRAGMA application_id`: "bwrt".
 const APPLICATION_ID: i64 = 0x6277_7274;
 
@@ -124,7 +128,7 @@ fn failed(what: &str, error: rusqlite::Error) -> Error {
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             format!(
-                "{what} ledger.sqlite: {error}; restore it from a backup, nothing is sent from a damaged ledger"
+                "{what} ledger.sqlite: {error}; restore it from a backup or rebuild it with `batchwright recover`, nothing is sent from a damaged ledger"
             )
         }
         _ => format!("{what} ledger.sqlite: {error}; check the disk, then run again"),
@@ -136,7 +140,7 @@ fn edited(what: impl std::fmt::Display) -> Error {
     Error::new(
         ErrorKind::Storage,
         format!(
-            "read ledger.sqlite: {what}; restore it from a backup, nothing is sent from a damaged ledger"
+            "read ledger.sqlite: {what}; restore it from a backup or rebuild it with `batchwright recover`, nothing is sent from a damaged ledger"
         ),
     )
 }
@@ -198,6 +202,11 @@ impl Journal {
                 transaction.execute_batch(SCHEMA)?;
                 transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            }
+            if matches!(version, 0 | SCHEMA_VERSION)
+                && let Err(error) = fold_again(&transaction)?
+            {
+                return Ok(Err(error));
             }
             transaction.commit()?;
             user_version(connection).map(Ok)
@@ -265,6 +274,40 @@ impl Journal {
         })?;
         self.epoch = to_u64(epoch)?;
         Ok(self.epoch)
+    }
+
+    /// As [`Journal::begin_epoch`], with a number past `before`: of a journal that is made again.
+    pub(crate) fn begin_epoch_after(&mut self, before: u64, holder: &Holder) -> Result<u64> {
+        let Holder {
+            host,
+            boot_id,
+            pid,
+            at,
+        } = holder;
+        let epoch = to_i64(before.saturating_add(1))?;
+        self.write("write the epoch to", |transaction, _| {
+            transaction.execute(
+                "INSERT INTO epochs (epoch, host, boot_id, pid, at) VALUES (?, ?, ?, ?, ?)",
+                params![epoch, host, boot_id, pid, at.as_unix_millis()],
+            )?;
+            Ok(Ok(()))
+        })?;
+        self.epoch = to_u64(epoch)?;
+        Ok(self.epoch)
+    }
+
+    /// Puts everything into the one file, so that it can be given another name.
+    pub(crate) fn into_one_file(self) -> Result<()> {
+        let mode: String = self
+            .connection
+            .query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0))
+            .map_err(|error| failed("close", error))?;
+        if mode != "delete" {
+            return Err(edited("somebody else has it open"));
+        }
+        self.connection
+            .close()
+            .map_err(|(_, error)| failed("close", error))
     }
 
     /// Runs `body` in a transaction that is durable when this returns.
@@ -625,12 +668,54 @@ impl Journal {
             Ok(Ok(()))
         };
         walk().map_err(|error| failed("read", error))??;
+        if self.meta(FOLD)?.as_deref() != Some(FOLD_VERSION) {
+            // An earlier program's states say less; whoever opens the job to write makes them again.
+            return Ok(());
+        }
         let stored = self.chunks()?;
         if stored.len() != folded.len() || !stored.iter().eq(folded.values()) {
             return Err(edited("a chunk's state is not what its journal says"));
         }
         Ok(())
     }
+}
+
+/// Makes the states of chunks again where an earlier program folded them.
+fn fold_again(transaction: &Transaction<'_>) -> rusqlite::Result<Result<()>> {
+    let folded_by: Option<String> = transaction
+        .query_row("SELECT value FROM meta WHERE key = ?", [FOLD], |row| {
+            row.get(0)
+        })
+        .optional()?;
+    if folded_by.as_deref() == Some(FOLD_VERSION) {
+        return Ok(Ok(()));
+    }
+    let mut states: BTreeMap<u32, ChunkState> = BTreeMap::new();
+    let mut statement =
+        transaction.prepare("SELECT chunk, attempt, body, at FROM journal ORDER BY seq")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (chunk, attempt): (u32, u32) = (row.get(0)?, row.get(1)?);
+        let (body, at): (String, i64) = (row.get(2)?, row.get(3)?);
+        let event = match parse_event(chunk, &body) {
+            Ok(event) => event,
+            Err(error) => return Ok(Err(error)),
+        };
+        let entry = JournalEntry::new(chunk, Timestamp::from_unix_millis(at), event);
+        let state = state::fold(states.remove(&chunk), attempt, &entry);
+        states.insert(chunk, state);
+    }
+    for (chunk, state) in &states {
+        transaction.execute(
+            "UPDATE chunks SET state = ? WHERE chunk = ?",
+            params![state_json(state), chunk],
+        )?;
+    }
+    transaction.execute(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        [FOLD, FOLD_VERSION],
+    )?;
+    Ok(Ok(()))
 }
 
 fn newest_epoch(connection: &Connection) -> rusqlite::Result<i64> {

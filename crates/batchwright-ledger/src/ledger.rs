@@ -1,6 +1,7 @@
 //! A job's folder, opened.
 
 use crate::{
+    card,
     chunk::{ChunkLines, ChunkRows, ChunkWriter, SealedChunk},
     files::{self, Access},
     index::{OutcomeIndex, UnorderedOutcomes},
@@ -8,11 +9,12 @@ use crate::{
     mounts,
     outcome_log::{OutcomeLog, Shared},
     raw::RawFile,
+    recovery::Recovery,
     scan::Scan,
     segment::{self, SegmentName},
     set_aside::SetAside,
     state::ChunkState,
-    verify::VerifyReport,
+    verify::{VerifyReport, WrittenOutcome},
 };
 use async_trait::async_trait;
 use batchwright_core::{
@@ -21,7 +23,7 @@ use batchwright_core::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fmt,
     fs::{self, File, TryLockError},
     io::{Read as _, Seek as _, Write as _},
@@ -33,7 +35,7 @@ use std::{
     time::SystemTime,
 };
 
-const DATABASE: &str = "ledger.sqlite";
+pub(crate) const DATABASE: &str = "ledger.sqlite";
 const LOCK: &str = "lock";
 
 /// The durable record of one job, in one folder. Clones share it; the folder's lock is held until the last
@@ -84,6 +86,39 @@ impl LedgerOptions {
     }
 }
 
+/// A folder whose lock is held.
+pub(crate) struct Held {
+    pub(crate) folder: PathBuf,
+    pub(crate) lock: File,
+    pub(crate) holder: Holder,
+}
+
+impl Held {
+    /// Takes the lock of a folder that is there, and makes sure that it can be written.
+    pub(crate) fn take(dir: &Path, options: LedgerOptions) -> Result<Self> {
+        // SQLite and messages get the real path; a link to a job folder is the caller's own business.
+        #[cfg(unix)]
+        let folder = fs::canonicalize(dir).map_err(|error| files::storage("open", dir, error))?;
+        #[cfg(not(unix))]
+        let folder = dir.to_owned();
+        if !options.allow_network_fs {
+            refuse_network_fs(&folder, mounts::network_file_system(&folder).as_deref())?;
+        }
+        let holder = holder();
+        let lock = take_lock(&folder.join(LOCK))?;
+        write_note(&lock, &folder.join(LOCK), &holder)?;
+        probe_write(&folder)?;
+        for inner in ["chunks", "raw", "segments", "set-aside"] {
+            files::make_inner_folder(&folder.join(inner))?;
+        }
+        Ok(Self {
+            folder,
+            lock,
+            holder,
+        })
+    }
+}
+
 /// What the lock file says about its holder, for the message to others.
 #[derive(Serialize, Deserialize)]
 struct LockNote {
@@ -114,21 +149,11 @@ impl Ledger {
     /// As [`Ledger::open`].
     pub fn open_with(dir: &Path, options: LedgerOptions) -> Result<Self> {
         files::make_folder(dir)?;
-        // SQLite and messages get the real path; a link to a job folder is the caller's own business.
-        #[cfg(unix)]
-        let folder = fs::canonicalize(dir).map_err(|error| files::storage("open", dir, error))?;
-        #[cfg(not(unix))]
-        let folder = dir.to_owned();
-        if !options.allow_network_fs {
-            refuse_network_fs(&folder, mounts::network_file_system(&folder).as_deref())?;
-        }
-        let holder = holder();
-        let lock = take_lock(&folder.join(LOCK))?;
-        write_note(&lock, &folder.join(LOCK), &holder)?;
-        probe_write(&folder)?;
-        for inner in ["chunks", "raw", "segments", "set-aside"] {
-            files::make_inner_folder(&folder.join(inner))?;
-        }
+        let Held {
+            folder,
+            lock,
+            holder,
+        } = Held::take(dir, options)?;
         let database = folder.join(DATABASE);
         if fs::symlink_metadata(&database).is_err() {
             refuse_lost_journal(&folder)?;
@@ -182,7 +207,7 @@ impl Ledger {
         Ok(Self::new(folder, journal, 0, None, false))
     }
 
-    fn new(
+    pub(crate) fn new(
         folder: PathBuf,
         journal: Journal,
         epoch: u64,
@@ -206,6 +231,27 @@ impl Ledger {
             outcome_log: Mutex::new(Weak::new()),
             downloading: Mutex::new(HashSet::new()),
         }))
+    }
+
+    /// Takes the journal out, where this is the last handle; the lock stays held by what is returned with it.
+    pub(crate) fn into_journal(self) -> Result<(Journal, PathBuf, Option<File>)> {
+        let inner = Arc::into_inner(self.0).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unexpected,
+                "close the journal: it is still in use",
+            )
+        })?;
+        let journal = inner.journal.into_inner();
+        let journal = journal.unwrap_or_else(PoisonError::into_inner);
+        Ok((journal, inner.folder, inner.lock))
+    }
+
+    /// Whether `dir` holds a job whose journal is gone: other files of a job are there.
+    pub fn is_lost(dir: &Path) -> bool {
+        let has_files = |inner: &str| {
+            fs::read_dir(dir.join(inner)).is_ok_and(|mut entries| entries.next().is_some())
+        };
+        !Self::exists(dir) && ["chunks", "raw", "segments"].into_iter().any(has_files)
     }
 
     /// Whether `dir` holds a job.
@@ -320,6 +366,44 @@ impl Ledger {
     pub fn set_meta(&self, key: &str, value: &str) -> Result<()> {
         self.writable()?;
         self.journal().set_meta(key, value)
+    }
+
+    /// Keeps a copy of the values whose keys do not begin with one of `without`, in the file `job.json` beside the
+    /// journal: what a job is must outlive the journal, for [`Ledger::recover`]. Does nothing where it is that already.
+    ///
+    /// # Errors
+    /// `Storage` where it could not be made durable.
+    pub fn keep_card(&self, without: &[&str]) -> Result<()> {
+        self.writable()?;
+        let mut values: BTreeMap<String, String> = self.metas("")?.into_iter().collect();
+        values.retain(|key, _| !without.iter().any(|prefix| key.starts_with(prefix)));
+        card::keep(self.folder(), values)
+    }
+
+    /// What [`Ledger::keep_card`] kept last for the job in `dir`, without its lock; `None` where there is nothing.
+    ///
+    /// # Errors
+    /// `Storage` where it cannot be read, or was changed.
+    pub fn card_of(dir: &Path) -> Result<Option<BTreeMap<String, String>>> {
+        card::read(dir)
+    }
+
+    /// Makes the lost or unreadable journal of the job in `dir` again, from its sealed chunks and segments; what else
+    /// is known is the caller's to append before [`Recovery::finish`].
+    ///
+    /// # Errors
+    /// `Conflict` where the journal is there and whole; `Storage` where another process holds the job, or a chunk's
+    /// seal is gone or was changed.
+    pub fn recover(dir: &Path, options: LedgerOptions) -> Result<Recovery> {
+        Recovery::begin(dir, options)
+    }
+
+    /// Whole downloads in the job's folder: chunk, attempt and label of each, by name.
+    ///
+    /// # Errors
+    /// `Storage` where the folder cannot be read.
+    pub fn raw_files(&self) -> Result<Vec<(u32, u32, String)>> {
+        crate::raw::list(self)
     }
 
     /// Every chunk's state, folded from its journal, by number.
@@ -553,8 +637,16 @@ impl Ledger {
         UnorderedOutcomes::new(self)
     }
 
-    /// Checks the job from its files alone: every chunk, download and closed segment against its SHA-256, the
-    /// journal against itself, and, where `input_rows` is known, that each row from 0 to it has exactly one
+    /// Visits every outcome in the segments, superseded ones included, in the order they were written.
+    ///
+    /// # Errors
+    /// As [`Ledger::scan`].
+    pub fn each_outcome(&self, visit: &mut dyn FnMut(WrittenOutcome<'_>)) -> Result<()> {
+        crate::verify::each_outcome(self, visit)
+    }
+
+    /// Checks the job from its files alone: every chunk, seal, download and closed segment against its SHA-256, the
+    /// journal against itself and against what stands beside it, and, where `input_rows` is known, that each row from 0 to it has exactly one
     /// final outcome.
     ///
     /// # Errors
@@ -716,7 +808,7 @@ fn refuse_lost_journal(folder: &Path) -> Result<()> {
             return Err(Error::new(
                 ErrorKind::Storage,
                 format!(
-                    "open {}: the job's files are there and its ledger.sqlite is gone or empty; restore it, or start in a new folder",
+                    "open {}: the job's files are there and its ledger.sqlite is gone or empty; rebuild it with `batchwright recover`, restore it, or start in a new folder",
                     folder.display()
                 ),
             ));

@@ -8,6 +8,7 @@ mod state;
 
 mod chunk;
 mod raw;
+mod seal;
 mod set_aside;
 
 mod outcome_log;
@@ -20,6 +21,9 @@ mod rows;
 mod scan;
 mod verify;
 
+mod card;
+mod recovery;
+
 mod files;
 mod mounts;
 
@@ -29,8 +33,9 @@ pub use ledger::{Ledger, LedgerOptions};
 pub use outcome_log::{BulkWriter, OutcomeLog};
 pub use raw::RawFile;
 pub use record::{OutcomeRecord, RecordError, RecordProvenance};
+pub use recovery::Recovery;
 pub use rows::RowSet;
 pub use scan::{Scan, Tally};
 pub use set_aside::SetAside;
 pub use state::{ChunkPhase, ChunkState, SurplusBatch, SurplusEnd};
-pub use verify::{Finding, VerifyReport};
+pub use verify::{Finding, VerifyReport, WrittenOutcome};

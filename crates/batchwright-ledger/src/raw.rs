@@ -76,6 +76,28 @@ pub(crate) fn path_of(ledger: &Ledger, file: &str) -> Result<PathBuf> {
     }
 }
 
+/// Every whole download: chunk, attempt and label.
+pub(crate) fn list(ledger: &Ledger) -> Result<Vec<(u32, u32, String)>> {
+    let folder = ledger.path("raw", "");
+    let failed = |error| files::storage("read", &folder, error);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(failed)? {
+        let file = entry.map_err(failed)?.file_name();
+        let Some(file) = file.to_str() else { continue };
+        let parts = || {
+            let mut parts = file.strip_suffix(".jsonl")?.splitn(3, '-');
+            let chunk = parts.next()?.parse().ok()?;
+            let attempt = parts.next()?.parse().ok()?;
+            Some((chunk, attempt, parts.next()?.to_owned()))
+        };
+        found.extend(parts().filter(|(chunk, attempt, label)| {
+            name(*chunk, *attempt, label).is_ok_and(|known| known == file)
+        }));
+    }
+    found.sort();
+    Ok(found)
+}
+
 pub(crate) fn partial(ledger: &Ledger, chunk: u32, attempt: u32, label: &str) -> Result<u64> {
     let (_, _, part) = paths(ledger, chunk, attempt, label)?;
     match fs::symlink_metadata(&part) {

@@ -5,7 +5,7 @@ use batchwright_core::{
     SubmissionTag, Timestamp,
 };
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 /// Where one chunk is, as its journal tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -374,8 +374,9 @@ pub(crate) fn fold(state: Option<ChunkState>, attempt: u32, entry: &JournalEntry
 /// its chunk's since, the states tell.
 pub(crate) fn purchases(bought: Vec<(u32, BatchHandle, bool)>, chunks: &[ChunkState]) -> Purchases {
     let mut purchases = Purchases::default();
+    let mut named = HashSet::new();
     for (chunk, handle, certain) in bought {
-        if certain {
+        if certain && named.insert((chunk, handle.id.clone())) {
             purchases.bought(chunk, &handle.id);
         }
     }
@@ -385,8 +386,11 @@ pub(crate) fn purchases(bought: Vec<(u32, BatchHandle, bool)>, chunks: &[ChunkSt
             .extend(state.acknowledged.iter().cloned());
         match &state.handle {
             Some(handle) if state.unproven => purchases.takes(state.chunk, &handle.id),
-            Some(handle) => purchases.bought(state.chunk, &handle.id),
-            None => {}
+            // Named above already, but for one that only its results have proved.
+            Some(handle) if named.insert((state.chunk, handle.id.clone())) => {
+                purchases.bought(state.chunk, &handle.id);
+            }
+            _ => {}
         }
         // What is held may have been bought, also where another's batch was taken for it.
         if matches!(

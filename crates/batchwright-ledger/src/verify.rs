@@ -1,16 +1,19 @@
 //! Checking a job from its files alone.
 
 use crate::{
+    card, checkpoint,
     files::{self, Access},
     journal::Download,
     ledger::Ledger,
     raw,
+    record::{Entry, OutcomeRecord},
     scan::Scan,
-    segment::SegmentName,
+    seal::Seal,
+    segment::{SegmentName, Segments},
 };
-use batchwright_core::{Error, Result};
+use batchwright_core::{Error, JournalEvent, Result};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::Path,
     thread,
@@ -40,6 +43,8 @@ pub struct VerifyReport {
     pub superseded: u64,
     /// What is wrong, in plain words; empty where nothing is.
     pub findings: Vec<Finding>,
+    /// What could not be looked at and is no fault of the job, such as an input that is not there any more.
+    pub notes: Vec<Finding>,
 }
 
 /// One thing that is wrong.
@@ -48,8 +53,18 @@ pub struct VerifyReport {
 pub struct Finding {
     /// What is wrong, and what to do about it.
     pub what: String,
-    /// The file within the job's folder, or `rows`.
+    /// The file within the job's folder, with its line where one is at fault; or `rows`.
     pub place: String,
+}
+
+impl Finding {
+    /// Something wrong at a place.
+    pub fn new(place: impl Into<String>, what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            place: place.into(),
+        }
+    }
 }
 
 impl VerifyReport {
@@ -63,18 +78,132 @@ impl VerifyReport {
         if let Err(error) = ledger.journal().check() {
             report.find("ledger.sqlite", error.message());
         }
-        report.check_chunks(ledger)?;
-        report.check_raw_files(ledger)?;
-        report.check_segments(ledger)?;
-        report.check_rows(ledger, input_rows);
+        if let Err(error) = report.check_all(ledger, input_rows) {
+            // What cannot be read there was found above, and nothing can be compared with it.
+            if report.is_ok() {
+                report.find("ledger.sqlite", error.message());
+            }
+        }
         Ok(report)
     }
 
+    fn check_all(&mut self, ledger: &Ledger, input_rows: Option<u64>) -> Result<()> {
+        self.check_card(ledger)?;
+        self.check_purchases(ledger)?;
+        self.check_chunks(ledger)?;
+        self.check_raw_files(ledger)?;
+        self.check_segments(ledger)?;
+        self.check_rows(ledger, input_rows);
+        self.check_sums(ledger)
+    }
+
+    /// What a job is stands twice, in the journal and beside it.
+    fn check_card(&mut self, ledger: &Ledger) -> Result<()> {
+        let values = match card::read(ledger.folder()) {
+            Ok(Some(values)) => values,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                self.find(card::FILE, error.message());
+                return Ok(());
+            }
+        };
+        for (key, value) in values {
+            if ledger.meta(&key)? != Some(value) {
+                let what =
+                    format!("its {key} is not what ledger.sqlite says; resume writes it again");
+                self.find(card::FILE, what);
+            }
+        }
+        Ok(())
+    }
+
+    /// No create without its intent, and no two batches that count for one attempt.
+    fn check_purchases(&mut self, ledger: &Ledger) -> Result<()> {
+        for state in ledger.chunks()? {
+            let chunk = state.chunk;
+            let mut meant = Vec::new();
+            let mut bought: BTreeMap<String, String> = BTreeMap::new();
+            for entry in ledger.entries_blocking(chunk)? {
+                use JournalEvent::{
+                    Adopted, CreateIntent, CreateRefused, CreateUnknown, Created, Decided,
+                    Disproved, Surplus,
+                };
+                match entry.event {
+                    CreateIntent { tag, .. } => meant.push(tag),
+                    CreateUnknown { tag, .. } if !meant.contains(&tag) => {
+                        self.unmeant(chunk, &tag.to_string());
+                    }
+                    Created { tag, handle } | Adopted { tag, handle } => {
+                        if !meant.contains(&tag) {
+                            self.unmeant(chunk, &handle.id);
+                        }
+                        let before = bought.insert(tag.to_string(), handle.id.clone());
+                        if let Some(before) = before.filter(|before| *before != handle.id) {
+                            let what = format!(
+                                "chunk {chunk} has two batches for attempt {}, {before} and {}, and none counts as a \
+                                 duplicate",
+                                tag.attempt(),
+                                handle.id
+                            );
+                            self.find("ledger.sqlite", what);
+                        }
+                    }
+                    CreateRefused { tag, .. } | Decided { tag, .. } => {
+                        bought.remove(&tag.to_string());
+                    }
+                    Disproved { handle } | Surplus { handle, .. } => {
+                        bought.retain(|_, id| *id != handle.id);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn unmeant(&mut self, chunk: u32, what: &str) {
+        let what = format!("chunk {chunk} was created ({what}) without an intent to do so");
+        self.find("ledger.sqlite", what);
+    }
+
+    /// What is summed up beside the segments says the same as they do.
+    fn check_sums(&mut self, ledger: &Ledger) -> Result<()> {
+        if !ledger.folder().join(checkpoint::FILE).exists() {
+            return Ok(());
+        }
+        // While somebody writes, two readings may differ.
+        let is_still = |ledger: &Ledger| -> Result<Option<usize>> {
+            let (names, sealed) = ledger.segment_list()?;
+            Ok((names.len() == sealed.len()).then_some(names.len()))
+        };
+        let before = is_still(ledger)?;
+        let (Ok(kept), Ok(read)) = (Scan::run(ledger), Scan::run_all(ledger)) else {
+            // Whoever read the rows said so.
+            return Ok(());
+        };
+        let sums = |scan: &Scan| {
+            let rows = (
+                scan.finished.len(),
+                scan.in_flight_rows,
+                scan.interrupted_rows,
+            );
+            (
+                rows,
+                scan.tally,
+                scan.cost,
+                scan.superseded_cost,
+                scan.possibly_paid,
+            )
+        };
+        if before.is_some() && before == is_still(ledger)? && sums(&kept) != sums(&read) {
+            let what = "it does not say what the segments say; remove it, it is made again";
+            self.find(checkpoint::FILE, what);
+        }
+        Ok(())
+    }
+
     fn find(&mut self, place: impl Into<String>, what: impl Into<String>) {
-        self.findings.push(Finding {
-            what: what.into(),
-            place: place.into(),
-        });
+        self.findings.push(Finding::new(place, what));
     }
 
     fn note(&mut self, place: impl Into<String>, checked: Result<()>) {
@@ -89,6 +218,10 @@ impl VerifyReport {
             self.chunks += 1;
             let place = format!("chunks/{chunk:06}-{attempt}.jsonl");
             self.note(place, ledger.sealed(chunk, attempt).map(drop));
+            self.note(
+                format!("chunks/{}", Seal::name(chunk, attempt)),
+                check_seal(ledger, chunk, attempt),
+            );
             if attempt == 1 {
                 let rows = ledger.chunk_rows(chunk);
                 let read = rows.and_then(|mut rows| rows.try_for_each(|row| row.map(drop)));
@@ -201,6 +334,55 @@ fn check_raw_file(
         return Ok(());
     }
     compare(&path, &known.sha256, known.bytes)
+}
+
+/// What was sealed stands twice, in the journal and beside the chunk.
+fn check_seal(ledger: &Ledger, chunk: u32, attempt: u32) -> Result<()> {
+    let seal = Seal::read(ledger.folder(), chunk, attempt)?;
+    let known = ledger.journal().seal(chunk, attempt)?;
+    let same = known.is_some_and(|(fact, file)| {
+        fact == seal.fact
+            && file.wire_prefix == seal.wire_prefix
+            && file.rows_sha256 == seal.rows_sha256
+    });
+    let path = ledger.path("chunks", &Seal::name(chunk, attempt));
+    same.then_some(())
+        .ok_or_else(|| files::damaged(&path, "it is not what ledger.sqlite says"))
+}
+
+/// An outcome in a segment, final or not.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct WrittenOutcome<'a> {
+    /// The segment's file within the job's folder.
+    pub file: &'a str,
+    /// Its line there, from 1.
+    pub line: u64,
+    /// What it says.
+    pub record: OutcomeRecord<'a>,
+}
+
+/// Visits every outcome of every segment, superseded ones included, in the order they were written.
+pub(crate) fn each_outcome(
+    ledger: &Ledger,
+    visit: &mut dyn FnMut(WrittenOutcome<'_>),
+) -> Result<()> {
+    let mut segments = Segments::of(ledger)?;
+    let names: Vec<String> = segments
+        .names()
+        .iter()
+        .map(|name| format!("segments/{}", name.file()))
+        .collect();
+    while let Some((segment, line, entry)) = segments.next()? {
+        if let Entry::Outcome { .. } = entry {
+            visit(WrittenOutcome {
+                file: &names[segment],
+                line: line.number,
+                record: OutcomeRecord::parse(line.bytes)?,
+            });
+        }
+    }
+    Ok(())
 }
 
 fn compare(path: &Path, sha256: &str, bytes: u64) -> Result<(), Error> {

@@ -1,11 +1,13 @@
 //! A durable job: one run over an input, on one lane, that survives crashes.
 
+mod audit;
 mod batch;
 mod deadline;
 mod garbage;
 mod policy;
 mod progress;
 mod realtime;
+mod recover;
 mod results;
 mod retry;
 mod spec;
@@ -14,6 +16,7 @@ pub use batch::SeenBatch;
 pub use garbage::{RemoteKind, RemoteObject};
 pub use policy::Remainder;
 pub use progress::{BatchLine, JobProgress, Progress};
+pub use recover::{RecoverOptions, Recovered, RecoveredChunk};
 pub use results::{ResultsOptions, WrittenResults};
 pub use spec::JobSpec;
 
@@ -359,6 +362,7 @@ impl Job {
         // The specification comes last: with it the job exists.
         let json = serde_json::to_string(&spec).expect("a specification is plain data");
         ledger.set_meta(SPEC, &json)?;
+        keep_card(&ledger)?;
         Ok(Self {
             ledger,
             spec,
@@ -394,6 +398,7 @@ impl Job {
         let rows = stored_rows(&ledger)?;
         let tag = ledger.meta(TAG)?.ok_or_else(|| incomplete(&ledger))?;
         let tokens = ledger.meta(TOKENS)?.and_then(|tokens| tokens.parse().ok());
+        keep_card(&ledger)?;
         Ok(Self {
             ledger,
             spec,
@@ -732,7 +737,18 @@ fn rules(spec: &JobSpec, vendor_rules: bool) -> Option<&'static VendorRules> {
 
 fn set_skip(ledger: &Ledger, skip: &Skip) -> Result<()> {
     let json = serde_json::to_string(skip).expect("it is plain data");
-    ledger.set_meta(SKIP, &json)
+    ledger.set_meta(SKIP, &json)?;
+    match ledger.meta(SPEC)? {
+        Some(_) => keep_card(ledger),
+        // The job does not exist yet.
+        None => Ok(()),
+    }
+}
+
+/// Keeps beside the journal what a job is, for [`Job::recover`]. What the journal's chunks and the segments tell is no
+/// part of it.
+fn keep_card(ledger: &Ledger) -> Result<()> {
+    ledger.keep_card(&[SeenBatch::KEY, batch::LEFT])
 }
 
 /// The outcome of a row that cannot be sent: nothing was, so it cost nothing.

@@ -19,8 +19,8 @@ mod sink;
 pub use fingerprint::Fingerprint;
 pub use job::{
     BatchLine, Direct, Job, JobControl, JobProgress, JobReport, JobSpec, LaneProvider, OpenOptions,
-    Progress, Remainder, RemoteKind, RemoteObject, ResultsOptions, RunOptions, SeenBatch,
-    WrittenResults,
+    Progress, RecoverOptions, Recovered, RecoveredChunk, Remainder, RemoteKind, RemoteObject,
+    ResultsOptions, RunOptions, SeenBatch, WrittenResults,
 };
 pub use preflight::{ModelLoad, Preflight, PreflightReport, Problem};
 pub use requests::RequestBuilder;

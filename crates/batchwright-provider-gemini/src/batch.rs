@@ -17,7 +17,7 @@ use crate::wire::{
 use batchwright_core::{
     BatchCounts, BatchHandle, BatchSnapshot, BatchStatus, BatchSummary, ByteStream, Ending, Error,
     ErrorKind, InputFault, InputRef, ListMark, ListPage, ListWalk, Outcome, Request, Result,
-    ResultFile, RetryClass, SealedBatch, SealedBody, SubmissionTag, SubmitError,
+    ResultFile, RetryClass, SealedBatch, SealedBody, StoredInput, SubmissionTag, SubmitError,
 };
 use batchwright_http::{
     Asked, Body, Reply, StreamReply, answered, hollow, redact, row_outcome, submitted, unreadable,
@@ -186,31 +186,69 @@ pub(crate) async fn find_upload(
         return Ok(None);
     }
     let name = tag.to_string();
+    let mut found = None;
+    each_file(account.client, &mut |file| {
+        let ours = file.display_name.as_deref() == Some(&*name)
+            && file.size_bytes == Some(batch.bytes)
+            && file.state.as_deref() != Some("FAILED");
+        if ours && let Some(name) = file.name {
+            found = Some(InputRef(name));
+        }
+        found.is_none()
+    })
+    .await?;
+    Ok(found)
+}
+
+/// The stored inputs of a job. Chunks that went inline have none.
+pub(crate) async fn uploads(client: &Client, job: &str) -> Result<Vec<StoredInput>> {
+    let mut uploads = Vec::new();
+    let is_whole = each_file(client, &mut |file| {
+        let tag = file
+            .display_name
+            .as_deref()
+            .map(str::parse::<SubmissionTag>);
+        if let (Some(Ok(tag)), Some(name)) = (tag, file.name)
+            && tag.job() == job
+        {
+            uploads.push(StoredInput::new(InputRef(name), tag, file.size_bytes));
+        }
+        true
+    })
+    .await?;
+    if !is_whole {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "list the stored inputs: there are more pages than are read",
+        ));
+    }
+    Ok(uploads)
+}
+
+/// Visits every file of the list until `visit` has enough; `false` where the list has more pages than are read.
+async fn each_file(
+    client: &Client,
+    visit: &mut (dyn FnMut(FileObject) -> bool + Send),
+) -> Result<bool> {
     let mut token: Option<String> = None;
     for _ in 0..MAX_FILE_PAGES {
-        let reply = account
-            .client
-            .list_files(LIST_LIMIT, token.as_deref())
-            .await?;
-        let page: FilePage<'_> = account.client.object(&reply)?;
+        let reply = client.list_files(LIST_LIMIT, token.as_deref()).await?;
+        let page: FilePage<'_> = client.object(&reply)?;
         for entry in page.files {
             let Some(file) = lenient::<FileObject>(Some(entry)) else {
                 continue;
             };
-            let ours = file.display_name.as_deref() == Some(&*name)
-                && file.size_bytes == Some(batch.bytes)
-                && file.state.as_deref() != Some("FAILED");
-            if let (true, Some(name)) = (ours, file.name) {
-                return Ok(Some(InputRef(name)));
+            if !visit(file) {
+                return Ok(true);
             }
         }
         let next = page.next_page_token.filter(|next| !next.is_empty());
         if next.is_none() || next == token {
-            break;
+            return Ok(true);
         }
         token = next;
     }
-    Ok(None)
+    Ok(false)
 }
 
 /// Deletes an input; one that is gone is fine, which is a 403 here.

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use batchwright_core::{
     BatchHandle, BatchLimits, BatchProvider, BatchSnapshot, BatchSummary, ByteStream, CallOptions,
     Capability, ChatProvider, Error, IdRule, InputRef, ListMark, ListMatch, Outcome, Request,
-    Response, Result, ResultFile, SealedBatch, SubmissionTag, SubmitError,
+    Response, Result, ResultFile, SealedBatch, StoredInput, SubmissionTag, SubmitError,
 };
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -286,6 +286,12 @@ impl BatchProvider for Gemini {
 
     async fn list_since(&self, mark: &ListMark) -> Result<Vec<BatchSummary>> {
         batch::list_since(self.buyer(), mark)
+            .await
+            .map_err(|error| self.ours(error))
+    }
+
+    async fn uploads(&self, job: &str) -> Result<Vec<StoredInput>> {
+        batch::uploads(&self.0.client, job)
             .await
             .map_err(|error| self.ours(error))
     }

@@ -188,7 +188,7 @@ pub(crate) async fn find_upload(
 /// The stored inputs of a job.
 pub(crate) async fn uploads(client: &Client, job: &str) -> Result<Vec<StoredInput>> {
     let mut uploads = Vec::new();
-    each_file(client, &mut |file| {
+    let is_whole = each_file(client, &mut |file| {
         let name = file.filename.as_deref().unwrap_or_default();
         let tag = name.strip_suffix(".jsonl").map(str::parse::<SubmissionTag>);
         if let (Some(Ok(tag)), Some(id)) = (tag, &file.id)
@@ -199,14 +199,20 @@ pub(crate) async fn uploads(client: &Client, job: &str) -> Result<Vec<StoredInpu
         true
     })
     .await?;
+    if !is_whole {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "list the stored inputs: there are more pages than are read",
+        ));
+    }
     Ok(uploads)
 }
 
-/// Visits every file of the list until `visit` has enough.
+/// Visits every file of the list until `visit` has enough; `false` where the list has more pages than are read.
 async fn each_file(
     client: &Client,
     visit: &mut (dyn FnMut(&FileObject) -> bool + Send),
-) -> Result<()> {
+) -> Result<bool> {
     let mut after: Option<String> = None;
     for _ in 0..MAX_FILE_PAGES {
         let reply = client.list_files(after.as_deref()).await?;
@@ -217,18 +223,18 @@ async fn each_file(
                 continue;
             };
             if !visit(&file) {
-                return Ok(());
+                return Ok(true);
             }
             last = file.id.or(last);
         }
         let next = page.last_id.filter(|id| !id.is_empty()).or(last);
         let more = page.has_more.unwrap_or(page.data.len() >= FILES_LIMIT);
         if !more || next.is_none() || next == after {
-            break;
+            return Ok(true);
         }
         after = next;
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Deletes an input; one that is gone is fine.

@@ -18,7 +18,7 @@ use crate::wire::{
 use batchwright_core::{
     BatchCounts, BatchHandle, BatchSnapshot, BatchStatus, BatchSummary, ByteStream, Ending, Error,
     ErrorKind, InputFault, InputRef, ListMark, ListPage, ListWalk, Outcome, Request, Result,
-    ResultFile, SealedBatch, SubmissionTag, SubmitError,
+    ResultFile, SealedBatch, StoredInput, SubmissionTag, SubmitError,
 };
 use batchwright_http::{
     Asked, Reply, VendorError, answered, hollow, redact, row_outcome, submitted, unreadable,
@@ -261,6 +261,24 @@ pub(crate) async fn find_upload(
         }
     };
     Ok(found.then_some(input))
+}
+
+/// The stored inputs of a job, by the objects below our prefix; a table's lines were loaded from one.
+pub(crate) async fn uploads(
+    client: &Client,
+    places: &Places,
+    job: &str,
+) -> Result<Vec<StoredInput>> {
+    let folder = format!("{}/", places.prefix);
+    let prefix = format!("{folder}bw1-{job}-");
+    let what = "list the stored inputs";
+    storage::each_object(client, &places.bucket, &prefix, what, |object| {
+        let name = object.name?;
+        let name = name.strip_prefix(&folder)?.strip_suffix(".jsonl")?;
+        let tag: SubmissionTag = name.parse().ok()?;
+        (tag.job() == job).then(|| StoredInput::new(places.input(name), tag, object.size))
+    })
+    .await
 }
 
 /// Deletes an input; one that is gone is fine. A table's lines also stay in the object they were loaded from.

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use batchwright_core::{
     BatchHandle, BatchLimits, BatchProvider, BatchSnapshot, BatchSummary, ByteStream, CallOptions,
     Capability, ChatProvider, Error, IdRule, InputRef, ListMark, ListMatch, Outcome, Request,
-    Response, Result, ResultFile, SealedBatch, SubmissionTag, SubmitError,
+    Response, Result, ResultFile, SealedBatch, StoredInput, SubmissionTag, SubmitError,
 };
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -207,6 +207,13 @@ impl BatchProvider for Vertex {
 
     async fn list_since(&self, mark: &ListMark) -> Result<Vec<BatchSummary>> {
         batch::list_since(&self.0.client, &self.0.name, mark)
+            .await
+            .map_err(|error| self.ours(error))
+    }
+
+    async fn uploads(&self, job: &str) -> Result<Vec<StoredInput>> {
+        let places = self.places().map_err(|error| self.ours(error))?;
+        batch::uploads(&self.0.client, places, job)
             .await
             .map_err(|error| self.ours(error))
     }

@@ -107,31 +107,51 @@ pub(crate) async fn results(
     folder: Address<'_>,
 ) -> Result<(Vec<ResultFile>, bool)> {
     let prefix = format!("{}/", folder.name.trim_end_matches('/'));
-    let mut names = Vec::new();
+    let names = each_object(
+        client,
+        folder.bucket,
+        &prefix,
+        "list the results",
+        |object| object.name,
+    )
+    .await?;
+    Ok(sorted(folder.bucket, &prefix, names))
+}
+
+/// What is wanted of every object below a prefix.
+pub(crate) async fn each_object<T>(
+    client: &Client,
+    bucket: &str,
+    prefix: &str,
+    what: &str,
+    wanted: impl Fn(Object) -> Option<T>,
+) -> Result<Vec<T>> {
+    let mut found = Vec::new();
     let mut after: Option<String> = None;
     for _ in 0..MAX_PAGES {
         let reply = client
-            .list_objects(folder.bucket, &prefix, after.as_deref())
+            .list_objects(bucket, prefix, after.as_deref())
             .await?;
         if !reply.is_success() {
             let error = client.refused(Asked::Object, &reply);
-            return Err(error.context(format!("list the results in the bucket {}", folder.bucket)));
+            return Err(error.context(format!("{what} in the bucket {bucket}")));
         }
         let page: ObjectPage = client.object(&reply)?;
-        names.extend(page.items.into_iter().filter_map(|object| object.name));
+        found.extend(page.items.into_iter().filter_map(&wanted));
         let next = page.next_page_token.filter(|token| !token.is_empty());
         if next.is_none() {
-            return Ok(sorted(folder.bucket, &prefix, names));
+            return Ok(found);
         }
         if next == after {
             // A shard on a later page would be lost.
-            return Err(hollow("list the results: the folder's pages do not go on"));
+            let message = format!("{what}: the folder's pages do not go on");
+            return Err(Error::new(ErrorKind::ProviderFault, message));
         }
         after = next;
     }
     Err(Error::new(
         ErrorKind::ProviderFault,
-        "list the results: the folder has too many pages",
+        format!("{what}: the folder has too many pages"),
     ))
 }
 

@@ -223,9 +223,14 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
+    /// The exit code.
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
     pub(crate) fn assert_code(self, code: i32) -> Self {
         assert_eq!(
-            self.status.code(),
+            self.code(),
             Some(code),
             "batchwright {}\n{}{}",
             self.arguments,

@@ -7,14 +7,14 @@ mod sealing;
 mod store;
 
 use super::{
-    Job, JobProgress, LaneEnd, Running, blocking,
+    Job, JobProgress, JobSpec, LaneEnd, Running, blocking, keep_card,
     policy::{Judge, Policy},
 };
 use batchwright_core::{BatchCounts, BatchProvider, BatchStatus, Error, ErrorKind, Result};
 use batchwright_ledger::{ChunkPhase, Ledger};
 use batchwright_router::{BatchRouter, Control, RouterEvent};
 use desk::{Closing, Desk};
-use merging::Left;
+pub(super) use merging::{LEFT, Left, downloads, each_line};
 use sealing::Sealing;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -216,7 +216,7 @@ pub struct SeenBatch {
 }
 
 impl SeenBatch {
-    const KEY: &str = "seen.";
+    pub(super) const KEY: &str = "seen.";
 
     /// Every batch that was seen, by its chunk.
     ///
@@ -281,13 +281,11 @@ fn check_account(job: &Job, provider: &dyn BatchProvider, same_account: bool) ->
         return Ok(false);
     }
     let ledger = job.ledger();
-    let key = match provider.name() == job.spec().provider {
-        true => ACCOUNT.to_owned(),
-        false => format!("{ACCOUNT}.{}", provider.name()),
-    };
+    let key = account_key(job.spec(), provider);
     let is_other = ledger.meta(&key)?.is_some_and(|known| known != account);
     if !is_other || same_account {
         ledger.set_meta(&key, account)?;
+        keep_card(ledger)?;
         return Ok(false);
     }
     let unclear = |phase: &ChunkPhase| {
@@ -310,6 +308,14 @@ fn check_account(job: &Job, provider: &dyn BatchProvider, same_account: bool) ->
                 chunk.chunk
             ),
         )),
+    }
+}
+
+/// Under which key the account of a provider is kept.
+pub(super) fn account_key(spec: &JobSpec, provider: &dyn BatchProvider) -> String {
+    match provider.name() == spec.provider {
+        true => ACCOUNT.to_owned(),
+        false => format!("{ACCOUNT}.{}", provider.name()),
     }
 }
 
@@ -342,7 +348,7 @@ fn watch(progress: &JobProgress, event: RouterEvent) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{JobSpec, LaneProvider, RunOptions};
+    use crate::{LaneProvider, RunOptions};
     use batchwright_core::{
         InputRef, JournalEntry, JournalEvent, Lane, ListMark, SubmissionTag, Timestamp,
     };

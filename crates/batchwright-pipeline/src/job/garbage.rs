@@ -45,7 +45,7 @@ impl RemoteKind {
 }
 
 impl Job {
-    /// Everything of this job at its provider, found by its tags there and by the journal, also what a process left
+    /// Everything of this job at one of its providers, found by its tags there and by the journal, also what a process left
     /// that died before it could write it down.
     ///
     /// Inputs of chunks that have ended can go, and those no attempt will use. Result files can go where
@@ -53,8 +53,8 @@ impl Job {
     /// be cancelled.
     ///
     /// # Errors
-    /// `Unsupported` where the lane has no batches, or the provider no list of stored inputs; every failure to read
-    /// its lists.
+    /// `Unsupported` where the lane has no batches; every failure to read the provider's lists. A provider whose creates
+    /// carry the lines stores no input; one that has no list of them is asked for its batches alone.
     ///
     /// # Cancel safety
     /// Cancel safe: it only reads.
@@ -74,7 +74,11 @@ impl Job {
         let states: BTreeMap<u32, &ChunkState> =
             chunks.iter().map(|state| (state.chunk, state)).collect();
         let mut objects = Vec::new();
-        for upload in provider.uploads(&self.tag).await? {
+        let uploads = match provider.uploads(&self.tag).await {
+            Err(error) if error.kind() == ErrorKind::Unsupported => Vec::new(),
+            uploads => uploads?,
+        };
+        for upload in uploads {
             let state = states.get(&upload.tag.chunk());
             let kept = match state {
                 Some(state) if state.phase.is_merged() => None,
@@ -110,7 +114,9 @@ impl Job {
             });
         }
         if with_results {
-            for (id, (chunk, handle)) in &known {
+            let here = known.iter();
+            let here = here.filter(|(_, (_, handle))| handle.provider == provider.name());
+            for (id, (chunk, handle)) in here {
                 let merged = states.get(chunk).is_some_and(|it| it.phase.is_merged());
                 let snapshot = match provider.status(handle).await {
                     Ok(snapshot) => snapshot,

@@ -1,6 +1,6 @@
 //! What a job decides about its chunks and about rows that come back without a final outcome.
 
-use super::RunOptions;
+use super::{RunOptions, keep_card};
 use batchwright_core::{Ending, Outcome, Result};
 use batchwright_ledger::Ledger;
 use serde::{Deserialize, Serialize};
@@ -80,6 +80,7 @@ impl Policy {
         if now != known {
             let json = serde_json::to_string(&now).expect("it is plain data");
             ledger.set_meta(KEY, &json)?;
+            keep_card(ledger)?;
         }
         Ok(now)
     }
@@ -151,6 +152,7 @@ impl Judge {
     /// batch knows that its rows go on.
     pub(super) fn set_late(&self, ledger: &Ledger) -> Result<()> {
         ledger.set_meta(LATE, "1")?;
+        keep_card(ledger)?;
         self.late.store(true, Relaxed);
         Ok(())
     }

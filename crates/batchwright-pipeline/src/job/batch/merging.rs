@@ -22,17 +22,17 @@ use tokio::sync::mpsc;
 /// The longest result line that is looked at; a longer one is set aside (F-107).
 const LINE_CAP: u64 = 64 * 1024 * 1024;
 /// What is left of a chunk, by its number, in the job's record.
-const LEFT: &str = "left.";
+pub(in super::super) const LEFT: &str = "left.";
 
 /// Rows of a merged chunk that have no outcome: they go on. Which ones, the segments tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Left {
+pub(in super::super) struct Left {
     /// How many.
-    pub(super) rows: u64,
+    pub(in super::super) rows: u64,
     /// Whether the chunk's input was refused, so that nothing of it ran.
-    pub(super) refused: bool,
+    pub(in super::super) refused: bool,
     /// Whether nobody said which rows that was for, so that its halves are to tell.
-    pub(super) halve: bool,
+    pub(in super::super) halve: bool,
 }
 
 impl Left {
@@ -52,14 +52,14 @@ impl Left {
         Ok(left.collect())
     }
 
-    pub(super) fn store(&self, ledger: &Ledger, chunk: u32) -> Result<()> {
+    pub(in super::super) fn store(&self, ledger: &Ledger, chunk: u32) -> Result<()> {
         let json = serde_json::to_string(self).expect("it is plain data");
         ledger.set_meta(&format!("{LEFT}{chunk:010}"), &json)
     }
 }
 
 /// The result files kept for a chunk: label and local name, the newest of each label.
-pub(super) fn downloads(ledger: &Ledger, chunk: u32) -> Result<BTreeMap<String, String>> {
+pub(in super::super) fn downloads(ledger: &Ledger, chunk: u32) -> Result<BTreeMap<String, String>> {
     let mut files = BTreeMap::new();
     let mut surplus = Vec::new();
     for entry in ledger.entries_blocking(chunk)? {
@@ -381,7 +381,10 @@ fn named(faults: &[InputFault], ids: &RowIds) -> RowSet {
 
 /// Calls `take` with each line of the file, without its line end; a line over the cap is cut there, and so
 /// will not be understood.
-fn each_line(path: &std::path::Path, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+pub(in super::super) fn each_line(
+    path: &std::path::Path,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
     let storage = |error: std::io::Error| {
         Error::new(
             ErrorKind::Storage,
