@@ -12,7 +12,7 @@ use batchwright_core::{
 };
 use memchr::memmem;
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     fs::File,
     io::{BufRead as _, BufReader, Lines, Seek as _},
     path::{Path, PathBuf},
@@ -55,6 +55,9 @@ pub struct ChunkWriter {
     requests: u64,
     round: u32,
     refusals: u32,
+    /// The wire id of the row at hand, and its line in the other file.
+    id: String,
+    pair: Vec<u8>,
 }
 
 impl ChunkWriter {
@@ -73,6 +76,8 @@ impl ChunkWriter {
             requests: 0,
             round: 1,
             refusals: 0,
+            id: String::new(),
+            pair: Vec::new(),
         })
     }
 
@@ -94,9 +99,10 @@ impl ChunkWriter {
         if memchr::memchr(b'\n', line).is_some() {
             return Err(misuse("write a chunk: a line holds a newline"));
         }
-        let id = WireId::new(self.prefix, row).to_string();
+        self.id.clear();
+        write!(self.id, "{}", WireId::new(self.prefix, row)).expect("a string takes everything");
         let start = id_in_line(line, &self.quoted);
-        let rest = &id.as_bytes()[self.prefix.as_str().len() + 1..];
+        let rest = &self.id.as_bytes()[self.prefix.as_str().len() + 1..];
         if start.is_none_or(|start| {
             !line[start..].starts_with(rest) || line.get(start + rest.len()) != Some(&b'"')
         }) {
@@ -104,12 +110,13 @@ impl ChunkWriter {
                 "write a chunk: row {row}'s line does not carry its wire id"
             )));
         }
-        let pair =
-            serde_json::to_vec(&(row, custom_id)).expect("a number and text always serialise");
+        self.pair.clear();
+        serde_json::to_writer(&mut self.pair, &(row, custom_id))
+            .expect("a number and text always serialise");
+        self.pair.push(b'\n');
         self.lines.write(line)?;
         self.lines.write(b"\n")?;
-        self.rows.write(&pair)?;
-        self.rows.write(b"\n")?;
+        self.rows.write(&self.pair)?;
         self.requests += 1;
         Ok(())
     }
@@ -587,6 +594,12 @@ impl RowIds {
 
     /// The row's place among the chunk's rows, from 0; `None` where the chunk has no such row.
     pub fn position(&self, row: u64) -> Option<usize> {
+        // They are mostly one after another.
+        let offset = row.checked_sub(*self.rows.first()?)?;
+        let guess = usize::try_from(offset).unwrap_or(usize::MAX);
+        if self.rows.get(guess) == Some(&row) {
+            return Some(guess);
+        }
         self.rows.binary_search(&row).ok()
     }
 

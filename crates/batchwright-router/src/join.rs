@@ -4,12 +4,7 @@ use batchwright_core::{
     BatchHandle, BatchProvider, Ending, Error, InputFault, Lane, Outcome, PriceTable, WireId,
     WirePrefix,
 };
-use std::{
-    fmt,
-    hash::{DefaultHasher, Hasher},
-    num::NonZeroU64,
-    sync::Arc,
-};
+use std::{fmt, num::NonZeroU64, sync::Arc};
 
 #[cfg(test)]
 mod tests;
@@ -167,15 +162,39 @@ impl<'p> Join<'p> {
         if id.prefix() != self.prefix {
             return None;
         }
+        // The rows of a chunk are mostly one after another.
+        let offset = id.row().checked_sub(*self.rows.first()?)?;
+        let guess = usize::try_from(offset).unwrap_or(usize::MAX);
+        if self.rows.get(guess) == Some(&id.row()) {
+            return Some(guess);
+        }
         self.rows.binary_search(&id.row()).ok()
     }
 }
 
-/// Tells lines apart; it secures nothing.
+/// Tells lines apart; it secures nothing. Words are multiplied in, in two lanes that do not wait for each other.
 fn digest(line: &[u8]) -> NonZeroU64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(line);
-    NonZeroU64::MIN | hasher.finish()
+    const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93];
+    fn mix(hash: u64, word: &[u8; 8], factor: u64) -> u64 {
+        let product = u128::from(hash ^ u64::from_le_bytes(*word)) * u128::from(factor);
+        // Both halves, so that no bit of a word is lost at the top.
+        (product as u64).wrapping_add((product >> 64) as u64)
+    }
+    let [mut first, mut second] = FACTORS;
+    let (words, rest) = line.as_chunks::<8>();
+    let (pairs, odd) = words.as_chunks::<2>();
+    for [one, two] in pairs {
+        first = mix(first, one, FACTORS[0]);
+        second = mix(second, two, FACTORS[1]);
+    }
+    for word in odd {
+        first = mix(first, word, FACTORS[0]);
+    }
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    second = mix(second, &last, FACTORS[1]);
+    second = mix(second, &(line.len() as u64).to_le_bytes(), FACTORS[1]);
+    NonZeroU64::MIN | mix(first, &second.to_le_bytes(), FACTORS[0])
 }
 
 impl fmt::Debug for Join<'_> {

@@ -277,3 +277,41 @@ proptest! {
         prop_assert_eq!(join.missing().count(), ROWS.len());
     }
 }
+
+#[test]
+fn f_099_lines_that_differ_in_one_byte_or_in_length_are_told_apart() {
+    for length in 0..70 {
+        let line = vec![b'a'; length];
+        assert_eq!(digest(&line), digest(&line.clone()));
+        assert_ne!(digest(&line), digest(&vec![b'a'; length + 1]));
+        // What fills up the last word is told from a line that holds it.
+        let mut padded = line.clone();
+        padded.push(0);
+        assert_ne!(digest(&line), digest(&padded));
+        for place in 0..length {
+            let mut other = line.clone();
+            other[place] = b'b';
+            assert_ne!(digest(&line), digest(&other), "byte {place} of {length}");
+            for second in 0..place {
+                let mut swapped = other.clone();
+                swapped.swap(second, place);
+                assert_ne!(digest(&swapped), digest(&other), "{second} and {place}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_is_found_where_the_rows_have_gaps() {
+    let fake = Fake::new("fake");
+    let origin = Origin::new("fake", "m", Arc::default());
+    let rows = [3, 4, 5, 9, 10, u64::MAX];
+    let join = Join::new(&*fake, prefix(), &rows, &origin);
+    let place = |row| join.place(&id(row));
+    for (place_of, row) in rows.into_iter().enumerate() {
+        assert_eq!(place(row), Some(place_of));
+    }
+    for row in [0, 2, 6, 8, 11, u64::MAX - 1] {
+        assert_eq!(place(row), None);
+    }
+}
