@@ -393,7 +393,16 @@ fn without(row: &Row, column: Option<&str>) -> String {
     let mut body = String::with_capacity(text.len());
     for (key, value) in row.json_fields().filter(|(key, _)| Some(*key) != column) {
         body.push(if body.is_empty() { '{' } else { ',' });
-        body.push_str(&Value::from(key).to_string());
+        if key
+            .bytes()
+            .all(|byte| byte >= b' ' && !matches!(byte, b'"' | b'\\'))
+        {
+            body.push('"');
+            body.push_str(key);
+            body.push('"');
+        } else {
+            body.push_str(&Value::from(key).to_string());
+        }
         body.push(':');
         body.push_str(value);
     }

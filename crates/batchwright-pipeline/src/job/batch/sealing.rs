@@ -19,14 +19,24 @@ use batchwright_ledger::{ChunkState, ChunkWriter, Ledger, RowSet};
 use batchwright_router::ChunkJob;
 use std::{
     collections::{BTreeMap, HashSet},
+    mem,
     ops::ControlFlow,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, sync_channel},
+    },
+    thread,
     time::SystemTime,
 };
 use tokio::sync::mpsc;
 
 /// Chunks written at the same time, one for each provider, endpoint and model; of more, the fullest is sealed.
 const OPEN_CHUNKS: usize = OPEN_BATCHES;
+/// Rows that are handed over together by the thread that reads them, in rows and in bytes, and how often that is done
+/// before the first are taken: some hundred kilobytes at once, or a few rows where they are long.
+const ASK_ROWS: usize = 256;
+const ASK_BYTES: usize = 64 * 1024;
+const ASK_BATCHES: usize = 1;
 
 /// Puts rows into chunks and hands the chunks to the router.
 pub(super) struct Sealing {
@@ -57,6 +67,34 @@ struct Group {
     refusals: u32,
     /// Tells parts of a halved chunk apart.
     part: (u32, u8),
+}
+
+impl Group {
+    /// Of rows that are sent for the first time. Always one model, also where the provider would take several: so every
+    /// outcome names the model that was asked, and a batch that is refused for its model fails no row of another.
+    fn of(provider: &str, endpoint: &str, model: &str) -> Self {
+        Self {
+            provider: provider.to_owned(),
+            endpoint: endpoint.to_owned(),
+            model: model.to_owned(),
+            round: 1,
+            refusals: 0,
+            part: (0, 0),
+        }
+    }
+
+    /// Whether it was made of these three.
+    fn is_of(&self, provider: &str, endpoint: &str, model: &str) -> bool {
+        self.provider == provider && self.endpoint == endpoint && self.model == model
+    }
+}
+
+/// What a row of the input asks for.
+struct Ask {
+    row: u64,
+    /// The provider it names, where it names one.
+    named: Option<String>,
+    request: Request,
 }
 
 /// A chunk being written.
@@ -182,38 +220,83 @@ impl Sealing {
         }
     }
 
-    /// Seals every row of the input that is not covered.
+    /// Seals every row of the input that is not covered. A thread beside this one reads the rows.
     fn seal_input(&self, covered: &RowSet) -> Flow {
         let builder = request_builder(&self.spec)?;
+        let mut source = open_source(&self.spec)?;
+        let (sender, asks) = sync_channel(ASK_BATCHES);
+        thread::scope(|scope| {
+            // It ends at the end of the input, or when nobody takes its rows any more.
+            scope.spawn(move || {
+                let mut batch = Vec::new();
+                let mut bytes = 0;
+                while let Some(row) = source.next_unless(|row| covered.contains(row)) {
+                    let ask = row.map_err(Error::from).and_then(|row| {
+                        bytes += row.len_bytes();
+                        let (named, request) = builder.build_routed(&row)?;
+                        Ok(Ask {
+                            row: row.number(),
+                            named,
+                            request,
+                        })
+                    });
+                    let ends = ask.is_err();
+                    batch.push(ask);
+                    if ends || batch.len() >= ASK_ROWS || bytes >= ASK_BYTES {
+                        bytes = 0;
+                        if sender.send(mem::take(&mut batch)).is_err() || ends {
+                            return;
+                        }
+                    }
+                }
+                // Where it fails, nobody wants them.
+                let _ = sender.send(batch);
+            });
+            self.seal_asked(asks)
+        })
+    }
+
+    /// Seals what rows ask for.
+    fn seal_asked(&self, asks: Receiver<Vec<Result<Ask>>>) -> Flow {
         let mut open: BTreeMap<Group, Open> = BTreeMap::new();
         let mut line = Vec::new();
-        let mut source = open_source(&self.spec)?;
-        while let Some(row) = source.next_unless(|row| covered.contains(row)) {
-            let row = row?;
+        let mut last: Option<Group> = None;
+        for ask in asks.into_iter().flatten() {
+            let Ask {
+                row,
+                named,
+                request,
+            } = ask?;
             if self.judge.is_late() {
                 return GO_ON;
             }
-            let (named, request) = builder.build_routed(&row)?;
-            let (provider, group) = self.group(named.as_deref(), &request)?;
-            flow!(self.make_room(&group, &mut open));
-            let mut chunk = match open.remove(&group) {
-                Some(chunk) => chunk,
-                None => self.begin(&group)?,
+            let provider = self.provider(named.as_deref().unwrap_or(&self.spec.provider))?;
+            let endpoint = provider.endpoint(&request)?;
+            let group = match last.take() {
+                Some(last) if last.is_of(provider.name(), endpoint, &request.model) => last,
+                _ => Group::of(provider.name(), endpoint, &request.model),
             };
-            encode(provider, &request, &chunk, row.number(), &mut line)?;
+            flow!(self.make_room(&group, &mut open));
+            if !open.contains_key(&group) {
+                open.insert(group.clone(), self.begin(&group)?);
+            }
+            let mut chunk = open.get_mut(&group).expect("it was just put there");
+            encode(provider, &request, chunk, row, &mut line)?;
             let load = self.load(provider.name(), &request)?;
-            if self.is_full(&chunk, line.len() as u64, limits(provider)?, load) {
-                flow!(self.seal(&group, chunk));
+            if self.is_full(chunk, line.len() as u64, limits(provider)?, load) {
+                if let Some(full) = open.remove(&group) {
+                    flow!(self.seal(&group, full));
+                }
                 // What ended meanwhile goes on before more is begun.
                 flow!(self.seal_left(&self.desk.take(), None));
-                chunk = self.begin(&group)?;
-                encode(provider, &request, &chunk, row.number(), &mut line)?;
+                chunk = open.entry(group.clone()).or_insert(self.begin(&group)?);
+                encode(provider, &request, chunk, row, &mut line)?;
             }
-            chunk.writer.push(row.number(), &request.custom_id, &line)?;
+            chunk.writer.push(row, &request.custom_id, &line)?;
             chunk.load.tokens += load.tokens;
             chunk.load.cost = chunk.load.cost + load.cost;
             self.progress.update(|state| state.sealed += 1);
-            open.insert(group, chunk);
+            last = Some(group);
         }
         self.seal_open(open)
     }
@@ -298,25 +381,6 @@ impl Sealing {
             let message = format!("go on: chunks were sealed for {name}, which is not there now");
             Error::new(ErrorKind::ConfigInvalid, message)
         })
-    }
-
-    /// Always one model, also where the provider would take several: so every outcome names the model that was asked,
-    /// and a batch that is refused for its model fails no row of another.
-    fn group(
-        &self,
-        named: Option<&str>,
-        request: &Request,
-    ) -> Result<(&Arc<dyn BatchProvider>, Group)> {
-        let provider = self.provider(named.unwrap_or(&self.spec.provider))?;
-        let group = Group {
-            provider: provider.name().to_owned(),
-            endpoint: provider.endpoint(request)?.to_owned(),
-            model: request.model.clone(),
-            round: 1,
-            refusals: 0,
-            part: (0, 0),
-        };
-        Ok((provider, group))
     }
 
     /// Whether a line of `bytes` and `load` more is past what the provider takes, or the caller allows. One row alone
