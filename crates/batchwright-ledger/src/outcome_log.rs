@@ -40,9 +40,10 @@ const KEPT_BYTES: usize = 64 * 1024;
 /// Where outcomes are appended. Clones share one segment and one thread, which ends with
 /// [`OutcomeLog::finish`] or the last clone.
 ///
-/// An intent is in the file when the call is first polled, so that it outlives the process. Outcomes gather for at most a
-/// millisecond, and share a write, which may be that of the next intent, and a sync. After a failed write or sync every
-/// append fails, since nobody knows what is on the disk (F-146); what was confirmed before stays confirmed.
+/// An intent is in the file when its call returns, so that it outlives the process; intents of tasks that are ready
+/// together share a write. Outcomes gather for at most a millisecond, and share a write, which may be that of the next
+/// intent, and a sync. After a failed write or sync every append fails, since nobody knows what is on the disk (F-146);
+/// what was confirmed before stays confirmed.
 #[derive(Clone)]
 pub struct OutcomeLog(Arc<Shared>);
 
@@ -71,6 +72,14 @@ struct Lines<'a> {
     bytes: &'a [u8],
     outcomes: u64,
     intents: u64,
+}
+
+/// An intent on its way.
+enum Noted {
+    /// It is in the file once all up to this one are.
+    Until(u64),
+    /// It is in the file, and waits for a sync.
+    Held(oneshot::Receiver<Result<()>>),
 }
 
 /// Who waits for a sync, with what.
@@ -105,6 +114,9 @@ impl OutcomeLog {
             current: None,
             pending: Vec::new(),
             pending_outcomes: 0,
+            noted: Vec::new(),
+            noted_until: 0,
+            written_until: 0,
             broken: None,
             held: Vec::new(),
             held_outcomes: 0,
@@ -153,25 +165,34 @@ impl OutcomeLog {
         let mut line = Vec::with_capacity(64);
         record::write_intent(row, attempt, &mut line);
         line.push(b'\n');
+        let noted = self.note(&line)?;
+        let place = match noted {
+            Noted::Until(place) => place,
+            Noted::Held(synced) => return synced.await.map_err(|_| ended())?,
+        };
+        // Whatever else is ready comes first, and its intents go along: whoever is back first writes them all.
+        tokio::task::yield_now().await;
+        let mut writer = self.0.desk.lock();
+        let written = writer.write_noted(place);
+        self.0.desk.release(writer);
+        written
+    }
+
+    /// Takes an intent's line; writes it at once where it is synced.
+    fn note(&self, line: &[u8]) -> Result<Noted> {
+        let mut writer = self.0.desk.lock();
+        if !writer.ledger.syncs_intents() {
+            return writer.note(line).map(Noted::Until);
+        }
         let lines = Lines {
-            bytes: &line,
+            bytes: line,
             outcomes: 0,
             intents: 1,
         };
-        let synced = {
-            let mut writer = self.0.desk.lock();
-            writer.write(&lines)?;
-            let synced = writer.ledger.syncs_intents().then(|| writer.hold(&lines));
-            if synced.is_none() {
-                writer.due.get_or_insert_with(|| Instant::now() + LINGER);
-            }
-            self.0.desk.release(writer);
-            synced
-        };
-        match synced {
-            Some(synced) => synced.await.map_err(|_| ended())?,
-            None => Ok(()),
-        }
+        writer.write(&lines)?;
+        let synced = writer.hold(&lines);
+        self.0.desk.release(writer);
+        Ok(Noted::Held(synced))
     }
 
     /// Records that the last intents of these rows cost nothing: they were not carried out, or refused
@@ -547,6 +568,12 @@ struct Writer {
     pending: Vec<u8>,
     /// How many outcomes are among them.
     pending_outcomes: u64,
+    /// Lines of intents whose callers have yet to see them written.
+    noted: Vec<u8>,
+    /// How many intents were ever noted.
+    noted_until: u64,
+    /// How many of them were written.
+    written_until: u64,
     broken: Option<Error>,
     held: Vec<Held>,
     /// How many outcomes they wait for.
@@ -590,7 +617,7 @@ fn sync_when_due(desk: &Desk) {
         let held = std::mem::take(&mut writer.held);
         let Some(current) = &writer.current else {
             // What was written to a segment that is closed is durable.
-            writer.answer(held, Ok(()));
+            writer.answer(held, &Ok(()));
             continue;
         };
         let (file, name, bytes) = (Arc::clone(&current.file), current.name, current.bytes);
@@ -614,7 +641,22 @@ fn sync_when_due(desk: &Desk) {
         if let Err(error) = &result {
             writer.fail(error);
         }
-        writer.answer(held, result);
+        // Those who are answered come back for more at once.
+        let taken_over = writer.taken_over.clone();
+        drop(writer);
+        answer(held, &result, taken_over.as_ref());
+        writer = desk.lock();
+    }
+}
+
+fn answer(held: Vec<Held>, result: &Result<()>, taken_over: Option<&Error>) {
+    for Held { reply, is_intent } in held {
+        let result = match (taken_over, is_intent) {
+            (Some(error), true) => Err(error.clone()),
+            _ => result.clone(),
+        };
+        // Who does not wait any more does not need the answer.
+        let _ = reply.send(result);
     }
 }
 
@@ -677,6 +719,41 @@ impl Writer {
             Some(error) if lines.intents > 0 => Err(error.clone()),
             _ => Ok(()),
         }
+    }
+
+    /// Takes an intent's line, to be written with those of others. Its number among all.
+    fn note(&mut self, line: &[u8]) -> Result<u64> {
+        self.is_open_to_intents()?;
+        self.noted.extend_from_slice(line);
+        self.noted_until += 1;
+        Ok(self.noted_until)
+    }
+
+    /// Writes all intents that were noted, unless somebody wrote the one at `place` already.
+    fn write_noted(&mut self, place: u64) -> Result<()> {
+        if self.written_until < place {
+            let intents = self.noted_until - self.written_until;
+            self.written_until = self.noted_until;
+            let mut bytes = std::mem::take(&mut self.noted);
+            self.write(&Lines {
+                bytes: &bytes,
+                outcomes: 0,
+                intents,
+            })?;
+            bytes.clear();
+            self.noted = bytes;
+            self.due.get_or_insert_with(|| Instant::now() + LINGER);
+        }
+        // Whoever wrote it may have failed, or found the job taken over.
+        self.is_open_to_intents()
+    }
+
+    fn is_open_to_intents(&self) -> Result<()> {
+        if self.ended {
+            return Err(ended());
+        }
+        let error = self.broken.as_ref().or(self.taken_over.as_ref());
+        error.map_or(Ok(()), |error| Err(error.clone()))
     }
 
     /// Writes nothing, or in vain, where an intent comes after another process took the job over.
@@ -787,15 +864,8 @@ impl Writer {
         synced
     }
 
-    fn answer(&self, held: Vec<Held>, result: Result<()>) {
-        for Held { reply, is_intent } in held {
-            let result = match (&self.taken_over, is_intent) {
-                (Some(error), true) => Err(error.clone()),
-                _ => result.clone(),
-            };
-            // Who does not wait any more does not need the answer.
-            let _ = reply.send(result);
-        }
+    fn answer(&self, held: Vec<Held>, result: &Result<()>) {
+        answer(held, result, self.taken_over.as_ref());
     }
 
     /// From the first error on nothing is confirmed any more.
@@ -806,7 +876,7 @@ impl Writer {
         self.due = None;
         self.held_outcomes = 0;
         let held = std::mem::take(&mut self.held);
-        self.answer(held, Err(error.clone()));
+        self.answer(held, &Err(error.clone()));
     }
 
     /// Makes the current segment durable and closes it, if there is one.
@@ -826,7 +896,7 @@ impl Writer {
         self.due = None;
         self.held_outcomes = 0;
         let held = std::mem::take(&mut self.held);
-        self.answer(held, synced.clone());
+        self.answer(held, &synced);
         synced?;
         let Some(current) = self.current.take() else {
             return Ok(());
@@ -1008,6 +1078,54 @@ mod tests {
         while syncs.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Counts its writes.
+    struct Counting {
+        file: File,
+        writes: Arc<AtomicUsize>,
+    }
+
+    impl SegmentFile for Counting {
+        fn append(&self, bytes: &[u8]) -> io::Result<()> {
+            self.writes.fetch_add(1, Ordering::SeqCst);
+            self.file.append(bytes)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.file.sync()
+        }
+    }
+
+    #[tokio::test]
+    async fn intents_that_are_ready_together_share_a_write_and_all_are_in_the_file_on_return() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let writes = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&writes);
+        let create: Create = Box::new(move |path| {
+            let (file, writes) = (files::create(path)?, Arc::clone(&counted));
+            Ok(Arc::new(Counting { file, writes }))
+        });
+        let log = OutcomeLog::start_with(ledger.clone(), SEGMENT_BYTES, create).unwrap();
+        // One is dropped before it is written, which costs the others nothing.
+        let mut dropped = Box::pin(log.intent(100, 1));
+        assert!(futures::poll!(&mut dropped).is_pending());
+        drop(dropped);
+        let mut tasks = tokio::task::JoinSet::new();
+        let segment = folder.path().join("segments/000001-0001.jsonl");
+        for row in 0..100 {
+            let (log, segment) = (log.clone(), segment.clone());
+            tasks.spawn(async move {
+                log.intent(row, 1).await.unwrap();
+                let written = std::fs::read_to_string(segment).unwrap();
+                assert!(written.contains(&format!("\"intent\":{row},")));
+            });
+        }
+        tasks.join_all().await;
+        assert_eq!(writes.load(Ordering::SeqCst), 1);
+        log.finish().await.unwrap();
+        assert_eq!(ledger.scan().unwrap().in_flight_rows, 101);
     }
 
     #[tokio::test]
