@@ -277,8 +277,9 @@ pub(crate) struct Submission {
     unseen_since: Option<Duration>,
     /// Since when the provider says that there is no such input.
     input_gone_since: Option<Duration>,
-    /// Creates of this run that had no effect.
+    /// Creates of this run that had no effect, and what the last one of unclear fate was answered with.
     lost: u32,
+    answer: Option<Error>,
     terms: Terms,
     others: Others,
     /// Since when a batch may be this chunk's or that of another one of unclear fate.
@@ -331,6 +332,7 @@ impl Submission {
             unseen_since: None,
             input_gone_since: None,
             lost: 0,
+            answer: None,
             terms,
             others: Others::default(),
             doubtful_since: None,

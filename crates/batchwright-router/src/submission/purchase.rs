@@ -141,6 +141,7 @@ impl Submission {
             }
             Err(SubmitError::Unknown(error)) => {
                 let message = error.message().to_owned();
+                self.answer = Some(error.clone());
                 if error.is_job_stop() {
                     // An account without money buys nothing on the next try either (F-005). The next run looks
                     // in the list first, as after a crash.

@@ -1,7 +1,9 @@
 //! After a create of unclear fate: what the provider's list says.
 
 use super::{Live, MAX_LOST, Phase, Submission};
-use batchwright_core::{BatchStatus, BatchSummary, Error, ErrorKind, JournalEvent, SubmissionTag};
+use batchwright_core::{
+    BatchStatus, BatchSummary, Error, ErrorKind, JournalEvent, RetryClass, SubmissionTag,
+};
 use std::{cmp::Reverse, time::Duration};
 
 /// Why the list is read.
@@ -179,11 +181,27 @@ impl Submission {
                 }
                 self.lost += 1;
                 if self.lost >= MAX_LOST {
-                    let message = format!("create the batch: {MAX_LOST} creates had no effect");
-                    self.stop = Some(Error::new(ErrorKind::ProviderFault, message));
+                    self.stop = Some(self.swallowed());
                 }
                 self.live = Live::Pending(JournalEvent::Absent { tag });
             }
+        }
+    }
+
+    /// Why no more creates are sent after so many without effect, with what the last one was answered. A limit that
+    /// refuses each of them in the same words holds for every other chunk too (F-012).
+    fn swallowed(&self) -> Error {
+        let what = format!("create the batch: {MAX_LOST} creates had no effect");
+        match &self.answer {
+            Some(answer) if answer.kind() == ErrorKind::RateLimited => answer
+                .clone()
+                .with_class(RetryClass::JobStop)
+                .context(format_args!("{what}, the last was refused")),
+            Some(answer) => {
+                let message = format!("{what}; of the last: {}", answer.message());
+                Error::new(ErrorKind::ProviderFault, message)
+            }
+            None => Error::new(ErrorKind::ProviderFault, what),
         }
     }
 

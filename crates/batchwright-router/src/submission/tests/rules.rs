@@ -416,6 +416,29 @@ fn f_113_creates_that_keep_having_no_effect_stop_the_run_and_keep_the_state() {
 }
 
 #[test]
+fn f_012_a_limit_that_refuses_every_create_stops_the_job_and_is_named() {
+    let mut world = World::new();
+    let mut machine = restored([]);
+    let mut creates = 0;
+    let stopped = loop {
+        let event = match machine.next(world.now) {
+            Effect::Stop(error) => break error,
+            Effect::Submit { .. } => {
+                creates += 1;
+                let told = Error::new(ErrorKind::RateLimited, "Requested 6900, limit 1000.");
+                Event::Submitted(Err(SubmitError::Unknown(told)))
+            }
+            effect => world.perform(effect),
+        };
+        machine.on(event, world.now, 0.5);
+    };
+    assert_eq!((creates, world.bought()), (MAX_LOST, 0));
+    assert_eq!(stopped.kind(), ErrorKind::RateLimited);
+    assert!(stopped.is_job_stop());
+    assert!(stopped.message().contains("limit 1000"), "{stopped}");
+}
+
+#[test]
 fn f_113_an_input_that_cannot_be_deleted_is_no_fence_and_a_person_decides() {
     let mut world = World::creating([Create::Dropped]);
     let mut machine = restored([]);
