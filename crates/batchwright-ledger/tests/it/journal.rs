@@ -114,6 +114,42 @@ async fn facts_read_back_and_fold_into_the_state() {
     assert_eq!(error.kind(), ErrorKind::Unexpected);
 }
 
+/// A ledger whose states were folded before they told when an attempt was given up.
+#[tokio::test]
+async fn states_of_an_earlier_program_pass_verify_and_are_made_again_on_opening() {
+    let (folder, ledger) = job();
+    let dir = folder.path().join("job");
+    seal(&ledger, 1, &[0, 1]);
+    for event in [
+        JournalEvent::UploadIntent { tag: tag(1, 1) },
+        JournalEvent::Absent { tag: tag(1, 1) },
+        JournalEvent::Fenced { tag: tag(1, 1) },
+    ] {
+        ledger.append(vec![entry(1, event)]).await.unwrap();
+    }
+    let told = ledger.chunks().unwrap();
+    assert!(told[0].fenced_at.is_some());
+    drop(ledger);
+    let edit = |sql: &str| {
+        let database = rusqlite::Connection::open(dir.join("ledger.sqlite")).unwrap();
+        database.execute_batch(sql).unwrap();
+    };
+    let forget = "UPDATE chunks SET state = json_remove(state, '$.fenced_at');";
+    edit(&format!("DELETE FROM meta WHERE key = 'fold'; {forget}"));
+    let old = Ledger::open_read_only(&dir).unwrap();
+    assert_eq!(old.chunks().unwrap()[0].fenced_at, None);
+    assert_eq!(old.verify(None).unwrap().findings, []);
+    drop(old);
+    let opened = Ledger::open(&dir).unwrap();
+    assert_eq!(opened.chunks().unwrap(), told);
+    assert_eq!(opened.verify(None).unwrap().findings, []);
+    drop(opened);
+    // What this program wrote is still held against its journal.
+    edit(forget);
+    let edited = Ledger::open_read_only(&dir).unwrap();
+    assert_eq!(edited.verify(None).unwrap().findings.len(), 1);
+}
+
 /// What is new, of the right size and in no journal may be taken for a chunk's own batch: what failed stays known.
 #[tokio::test]
 async fn f_117_every_batch_of_a_chunk_stays_known_and_a_copy_sealed_late_hides_no_create() {
