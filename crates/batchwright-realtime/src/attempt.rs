@@ -16,6 +16,7 @@ use batchwright_core::{
 };
 use futures::FutureExt;
 use std::{
+    collections::HashMap,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -33,7 +34,7 @@ use tracing::{Instrument, Span};
 
 /// What a strategy may take past the attempt's timeout before it is given up over its head: a provider's own error
 /// says more about the phase it failed in, so it gets the time to report it.
-const GRACE: Duration = Duration::from_secs(1);
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// What all attempts of a run share.
 pub(crate) struct Line<T> {
@@ -73,6 +74,8 @@ pub(crate) struct Call<T, C> {
     pub(crate) first_sent: Option<Instant>,
     /// Answers that were paid and not used.
     pub(crate) discarded: Discarded,
+    /// Whether what its last attempt used is among them.
+    pub(crate) is_counted: bool,
     pub(crate) span: Span,
 }
 
@@ -199,10 +202,16 @@ pub(crate) async fn attempt<T: Send + Sync + 'static, C>(
     if line.halt.is_cancelled() {
         return Done::Withheld { slot };
     }
+    if call.is_cancelled() {
+        return record(line, start, call, Ending::Cancelled, None).await;
+    }
     call.first_sent.get_or_insert_with(Instant::now);
     let span = telemetry::attempt(&call.span, start.attempt);
     let mut attempt = Attempt::new(start.attempt, start.timeout, &mut call.state);
-    let execute = guarded(start.timeout, strategy.execute(&call.request, &mut attempt));
+    // In a block of its own: a method written by hand can panic before it has a future.
+    let execute = guarded(start.timeout, async {
+        strategy.execute(&call.request, &mut attempt).await
+    });
     let sent = Instant::now();
     let answer = match (&call.cancel, &line.give_up) {
         (None, None) => execute.instrument(span.clone()).await,
@@ -248,10 +257,8 @@ pub(crate) async fn attempt<T: Send + Sync + 'static, C>(
                 Some(classifier) => classify(&**classifier, error),
             };
             let mut attempt = Attempt::new(start.attempt, start.timeout, &mut call.state);
-            let next = strategy.on_error(&call.request, &error, &mut attempt);
-            let next = guarded(start.timeout, async { Ok(next.await) })
-                .await
-                .unwrap_or_default();
+            let next = async { Ok(strategy.on_error(&call.request, &error, &mut attempt).await) };
+            let next = guarded(start.timeout, next).await.unwrap_or_default();
             Done::Failed {
                 slot,
                 call,
@@ -319,15 +326,14 @@ async fn guarded<R>(limit: Duration, work: impl Future<Output = Result<R>>) -> R
 
 /// Counts what a failed attempt cost that is followed by another.
 pub(crate) fn discard_failed<T, C>(line: &Line<T>, call: &mut Call<T, C>, error: &Error) {
-    // Counted already, also where it is the last.
-    let is_counted = error.kind() == ErrorKind::InvalidOutput;
-    if error.usage().is_some() && !is_counted {
+    if error.usage().is_some() && !call.is_counted {
         discard(line, call, error);
     }
 }
 
 /// Counts an answer that was paid and is of no use.
 fn discard<T, C>(line: &Line<T>, call: &mut Call<T, C>, error: &Error) {
+    call.is_counted = true;
     let cost = error.usage().and_then(|usage| {
         call.discarded.usage.add(usage);
         let prices = line.prices.as_deref()?;
@@ -369,7 +375,7 @@ pub(crate) async fn record<T: Send + Sync + 'static, C>(
         cost,
         rate_limit: answered.rate_limit,
     });
-    let usage = last_usage(&ending, answered.as_ref());
+    let usage = last_usage(&call, &ending, answered.as_ref());
     let mut shown = Shown::default();
     let ending = if line.hooks.middlewares.is_empty() || call.is_settled {
         ending
@@ -444,7 +450,7 @@ async fn show<T: Send + 'static>(
 async fn post_process<T: Send + Sync>(line: &Line<T>, row: u64, outcome: &Outcome<T>) {
     for processor in &line.hooks.post_processors {
         let limit = line.hooks.options.post_process_timeout;
-        let how = match contained(limit, processor.process(row, outcome)).await {
+        let how = match contained(limit, async { processor.process(row, outcome).await }).await {
             Ok(Ok(())) => continue,
             Ok(Err(error)) => error.to_string(),
             Err(broken) => broken.as_str().to_owned(),
@@ -456,11 +462,11 @@ async fn post_process<T: Send + Sync>(line: &Line<T>, row: u64, outcome: &Outcom
 }
 
 /// Tokens of the row's last attempt, where they are not counted among the discarded ones.
-fn last_usage<T>(ending: &Ending<T>, answered: Option<&Answered>) -> Usage {
+fn last_usage<T, C>(call: &Call<T, C>, ending: &Ending<T>, answered: Option<&Answered>) -> Usage {
     match (ending, answered) {
         (_, Some(answered)) if answered.cached => Usage::default(),
         (_, Some(answered)) => answered.usage,
-        (Ending::Failed(error), None) if error.kind() != ErrorKind::InvalidOutput => {
+        (Ending::Failed(error), None) if !call.is_counted => {
             error.usage().copied().unwrap_or_default()
         }
         _ => Usage::default(),
@@ -517,9 +523,7 @@ fn last_cost<T, C>(
         (_, Some(answered)) if answered.cached => Some(Money::ZERO),
         (_, Some(answered)) => of_usage(&answered.usage),
         // Counted among the discarded ones already.
-        (Ending::Failed(error), None) if error.kind() == ErrorKind::InvalidOutput => {
-            Some(Money::ZERO)
-        }
+        (Ending::Failed(_), None) if call.is_counted => Some(Money::ZERO),
         (Ending::Failed(error), None) => match error.usage() {
             Some(usage) => of_usage(usage),
             None => (!error.is_ambiguous()).then_some(Money::ZERO),
@@ -531,7 +535,8 @@ fn last_cost<T, C>(
 
 /// Which strategies of a run are ready.
 pub(crate) struct Prepared<T> {
-    strategies: Mutex<Vec<Preparation<T>>>,
+    /// By their addresses, which their owners here keep from being used again.
+    strategies: Mutex<HashMap<usize, Preparation<T>>>,
     /// The pool's own, which is all there is mostly.
     own: Arc<OnceCell<Result<()>>>,
 }
@@ -539,6 +544,11 @@ pub(crate) struct Prepared<T> {
 struct Preparation<T> {
     strategy: Arc<dyn Strategy<Output = T>>,
     done: Arc<OnceCell<Result<()>>>,
+}
+
+/// Where the strategy is; nobody else is there while it is held.
+fn address<T>(strategy: &Arc<dyn Strategy<Output = T>>) -> usize {
+    Arc::as_ptr(strategy).cast::<()>().addr()
 }
 
 impl<T: Send + 'static> Prepared<T> {
@@ -549,7 +559,7 @@ impl<T: Send + 'static> Prepared<T> {
             done: Arc::clone(&done),
         };
         Self {
-            strategies: Mutex::new(vec![preparation]),
+            strategies: Mutex::new(HashMap::from([(address(own), preparation)])),
             own: done,
         }
     }
@@ -566,7 +576,7 @@ impl<T: Send + 'static> Prepared<T> {
     ) -> Result<()> {
         let cell = self.cell(strategy);
         let prepared = cell.get_or_init(|| async {
-            let prepared = guarded(limit, strategy.prepare()).await;
+            let prepared = guarded(limit, async { strategy.prepare().await }).await;
             prepared.map_err(|error| error.with_class(RetryClass::JobStop).context("prepare"))
         });
         prepared.await.clone()
@@ -577,18 +587,13 @@ impl<T: Send + 'static> Prepared<T> {
             .strategies
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = strategies
-            .iter()
-            .find(|known| Arc::ptr_eq(&known.strategy, strategy))
-        {
-            return Arc::clone(&known.done);
-        }
-        let done = Arc::<OnceCell<Result<()>>>::default();
-        strategies.push(Preparation {
-            strategy: Arc::clone(strategy),
-            done: Arc::clone(&done),
-        });
-        done
+        let known = strategies
+            .entry(address(strategy))
+            .or_insert_with(|| Preparation {
+                strategy: Arc::clone(strategy),
+                done: Arc::default(),
+            });
+        Arc::clone(&known.done)
     }
 
     /// Cleans up after every strategy that was prepared. A fault of one is not another's.
@@ -599,7 +604,7 @@ impl<T: Send + 'static> Prepared<T> {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
         );
-        for preparation in all {
+        for preparation in all.into_values() {
             if matches!(preparation.done.get(), Some(Ok(()))) {
                 let cleaned = guarded(limit, async {
                     preparation.strategy.cleanup().await;

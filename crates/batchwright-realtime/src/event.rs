@@ -109,6 +109,18 @@ pub enum Event {
         /// The wait before the next attempt; `None` where none follows.
         wait: Option<Duration>,
     },
+    /// An attempt takes long: ten times the median of rows that succeeded, and a minute at least, or longer than its timeout, so that something
+    /// other than the call, such as the log or a post-processor, may be stuck. Told once for each attempt, within 15 s;
+    /// it goes on.
+    #[non_exhaustive]
+    AttemptSlow {
+        /// The row's number.
+        row: u64,
+        /// Counted from 1.
+        attempt: u32,
+        /// How long it has been going on.
+        running: Duration,
+    },
     /// A provider said that it is asked too often.
     #[non_exhaustive]
     RateLimitHit {
@@ -177,6 +189,7 @@ impl Event {
             Self::ItemCancelled { .. } => "item_cancelled",
             Self::AttemptStarted { .. } => "attempt_started",
             Self::AttemptFailed { .. } => "attempt_failed",
+            Self::AttemptSlow { .. } => "attempt_slow",
             Self::RateLimitHit { .. } => "rate_limit_hit",
             Self::CooldownBegan { .. } => "cooldown_began",
             Self::CooldownEnded { .. } => "cooldown_ended",

@@ -51,7 +51,8 @@ impl<T, C> WorkItem<T, C> {
         }
     }
 
-    /// Answered by this strategy instead of the pool's.
+    /// Answered by this strategy instead of the pool's. A run keeps every strategy it was handed until its end, to clean
+    /// up after it: share one among items rather than make one for each.
     #[must_use]
     pub fn with_strategy(mut self, strategy: Arc<dyn Strategy<Output = T>>) -> Self {
         self.strategy = Some(strategy);

@@ -112,7 +112,7 @@ pub(crate) async fn before<T: Send + 'static>(
 ) -> Result<()> {
     let custom_id = item.request.custom_id.clone();
     for middleware in &hooks.middlewares {
-        let flow = within(hooks, middleware.before(&mut item)).await;
+        let flow = within(hooks, async { middleware.before(&mut item).await }).await;
         let changed = item.request.custom_id != custom_id;
         if changed {
             item.request.custom_id.clone_from(&custom_id);
@@ -137,7 +137,10 @@ pub(crate) async fn after<T: Send + 'static>(
     mut output: T,
 ) -> Result<T> {
     for middleware in hooks.middlewares.iter().rev() {
-        output = within(hooks, middleware.after(row, request, output)).await??;
+        output = within(hooks, async {
+            middleware.after(row, request, output).await
+        })
+        .await??;
     }
     Ok(output)
 }
@@ -150,7 +153,7 @@ pub(crate) async fn on_error<T: Send + 'static>(
     mut error: Error,
 ) -> Recovery<T> {
     for middleware in hooks.middlewares.iter().rev() {
-        let asked = middleware.on_error(row, request, error.clone());
+        let asked = async { middleware.on_error(row, request, error.clone()).await };
         match within(hooks, asked).await {
             Ok(Recovery::Error(changed)) => error = changed,
             Ok(success) => return success,

@@ -82,6 +82,28 @@ impl Default for PoolOptions {
 }
 
 impl PoolOptions {
+    /// How many rows in flight keep a limit of so many requests a minute busy where a call takes `latency`: as many as
+    /// begin in that time, and half as many again since calls differ. At least 4. Without a limit 16, the default, for
+    /// whoever does not want to think; [`Concurrency::Auto`](crate::Concurrency) finds out more, within
+    /// `max_in_flight`. More rows than this wait for the limit all the same, and a crash sends more of them twice.
+    ///
+    /// ```
+    /// use batchwright_realtime::PoolOptions;
+    /// use std::time::Duration;
+    ///
+    /// let places = PoolOptions::recommend_in_flight(Some(600.0), Duration::from_secs(4));
+    /// assert_eq!(places, 60);
+    /// let options = PoolOptions::default().with_max_in_flight(places);
+    /// # assert_eq!(options.max_in_flight, 60);
+    /// ```
+    pub fn recommend_in_flight(requests_per_minute: Option<f64>, latency: Duration) -> usize {
+        match requests_per_minute {
+            // The cast saturates, and takes what is no number as 0.
+            Some(rate) => ((rate / 60.0 * latency.as_secs_f64() * 1.5).ceil() as usize).max(4),
+            None => 16,
+        }
+    }
+
     /// Bounds the rows in flight; 0 counts as 1.
     #[must_use]
     pub fn with_max_in_flight(mut self, max_in_flight: usize) -> Self {

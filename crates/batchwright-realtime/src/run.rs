@@ -2,6 +2,7 @@
 
 mod enter;
 mod watch;
+mod watchdog;
 
 use crate::{
     DispatchLog, Finished, ItemState, Meter, Next, OnReached, PoolOptions, Progress, Scope,
@@ -37,6 +38,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use watch::Watch;
+use watchdog::Watchdog;
 
 /// One run: a stream of the rows that ended. See [`ParallelPool::run`](crate::ParallelPool::run).
 ///
@@ -60,6 +62,7 @@ pub struct Run<S, T = Response, C = ()> {
     closing: Option<BoxFuture<'static, ()>>,
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     alarm: Option<(Duration, Pin<Box<Sleep>>)>,
+    watchdog: Watchdog,
     begun: Instant,
     random: Random,
     progress: Progress,
@@ -185,6 +188,10 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
 
     fn begin(&mut self, start: Start, mut call: Box<Call<T, C>>) {
         call.attempt = start.attempt;
+        call.is_counted = false;
+        let now = self.begun.elapsed();
+        self.watchdog
+            .began(now, start.slot, call.row, start.attempt);
         self.tell_attempt(&call);
         // Boxed here, it is not copied on its way through the runtime.
         self.tasks
@@ -224,6 +231,15 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
     }
 
     fn handle(&mut self, step: Step<T, C>) -> Option<Finished<T, C>> {
+        if let Step::Task(Ok(
+            Done::Recorded { slot, .. }
+            | Done::Failed { slot, .. }
+            | Done::Withheld { slot }
+            | Done::Unrecorded { slot, .. },
+        )) = &step
+        {
+            self.watchdog.ended(*slot);
+        }
         match step {
             Step::Stop => self.schedule.stop(EndReason::Cancelled),
             // What is due is begun before the next event is awaited.
@@ -311,6 +327,7 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
             scope: name,
             first_sent: None,
             discarded: Discarded::default(),
+            is_counted: false,
         });
         match arrival {
             Some(Arrival::Start(start)) => self.begin(start, call),
@@ -414,6 +431,10 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
             if other != scope {
                 self.meet(other);
                 let estimate = self.estimate(&call.request, other, &call.scope);
+                if self.schedule.is_stopping() {
+                    // The new place has no price, where one is needed: all who wait were handed back.
+                    return;
+                }
                 self.schedule.redirected(slot, other, estimate);
             }
             self.park(slot, call);
@@ -484,7 +505,8 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
 
     /// One timer for all waiting rows, set to the earliest.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = self.schedule.wake_at() else {
+        let wakes = self.schedule.wake_at().into_iter();
+        let Some(at) = wakes.chain(self.watchdog.wake_at()).min() else {
             return Poll::Pending;
         };
         let sleep = match &mut self.alarm {
@@ -553,6 +575,7 @@ where
             parked: Vec::new(),
             stop: Some(Box::pin(stop.cancelled_owned())),
             alarm: None,
+            watchdog: Watchdog::default(),
             begun: Instant::now(),
             random: Random(RandomState::new().hash_one(0)),
             progress: Progress::default(),
@@ -619,6 +642,7 @@ where
                 run.begin_due(now);
                 run.let_in();
                 run.tell_rested(now);
+                run.tell_slow(now);
             }
             run.publish();
             if run.schedule.is_over() && run.entering.is_empty() {

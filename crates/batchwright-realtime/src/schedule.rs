@@ -5,6 +5,7 @@
 //! of its scope for whatever that scope is limited by. `now` is the time since the run began and never goes
 //! back.
 
+mod item;
 mod lane;
 
 use crate::{
@@ -13,14 +14,17 @@ use crate::{
     scope_name::ScopeId,
     spend::{Estimate, Room, Spend},
 };
-use batchwright_core::{
-    Error, ErrorKind, Money, RateLimit, RetryClass, RetryDecision, RetryState, Usage,
-};
+use batchwright_core::{Error, ErrorKind, Money, RateLimit, RetryClass, RetryDecision, RetryState};
+use item::{Item, Phase, describe, expired, is_alike};
 use lane::Lane;
 use std::{
     collections::{BTreeSet, VecDeque},
     time::Duration,
 };
+
+/// How often in a row an item may be sent elsewhere: more often than any chain is long, and no strategy that always says
+/// so goes on for ever.
+const MOST_MOVES: u32 = 32;
 
 /// Names an item while the schedule holds it; used again after its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -153,42 +157,6 @@ pub(crate) struct Schedule {
     alike: Option<(Error, u32)>,
 }
 
-#[derive(Debug)]
-struct Item {
-    row: u64,
-    phase: Phase,
-    permit: bool,
-    attempts: u32,
-    retry: RetryState,
-    deadline: Option<Duration>,
-    scope: ScopeId,
-    estimate: Estimate,
-    /// Why the next attempt is made.
-    cause: Cause,
-    /// Of the attempt under way.
-    ticket: Option<Ticket>,
-    /// Attempts before the last one that may have been billed.
-    possibly_paid: u32,
-    /// Whether the last one may have been billed although it gave no outcome.
-    unsure: bool,
-}
-
-#[derive(Debug)]
-enum Phase {
-    InFlight,
-    /// For its own backoff.
-    Waiting {
-        until: Duration,
-        last: Error,
-    },
-    /// For its scope; `last` is what it failed with before, if it was tried.
-    Queued {
-        place: u64,
-        last: Option<Error>,
-    },
-    Recording,
-}
-
 /// Whether it is an item's turn.
 enum Turn {
     Now,
@@ -259,6 +227,11 @@ impl Schedule {
         scope: ScopeId,
         estimate: Estimate,
     ) -> Arrival {
+        if self.stopped.is_some() {
+            // Between being wanted and arriving it can have stopped the run itself, as one without a price.
+            self.turned_back(row);
+            return Arrival::Unfinished;
+        }
         self.taken += 1;
         let item = Item {
             row,
@@ -273,6 +246,7 @@ impl Schedule {
             scope,
             estimate,
             cause: Cause::First,
+            moves: 0,
             ticket: None,
             possibly_paid: 0,
             unsure: false,
@@ -307,6 +281,7 @@ impl Schedule {
             scope,
             estimate: Estimate::default(),
             cause: Cause::First,
+            moves: 0,
             ticket: None,
             possibly_paid: 0,
             unsure: false,
@@ -347,7 +322,7 @@ impl Schedule {
         {
             let last = self.leave(slot);
             self.item(slot).phase = Phase::Recording;
-            return Some(Due::Expired(self.last(slot), settled(expired(last))));
+            return Some(Due::Expired(self.last(slot), expired(last)));
         }
         while let Some(&(until, slot)) = self.waiting.first()
             && until <= now
@@ -414,6 +389,14 @@ impl Schedule {
             self.stop(EndReason::Stopped(error.with_attempts(attempts)));
             return self.hand_back(slot);
         }
+        let next = match next {
+            Next::Elsewhere if item.moves >= MOST_MOVES => Next::Usual,
+            other => other,
+        };
+        item.moves = match next {
+            Next::Elsewhere => item.moves + 1,
+            Next::Usual | Next::GiveUp => 0,
+        };
         if error.is_job_stop() && next == Next::Usual {
             self.stop(EndReason::Stopped(error.with_attempts(attempts)));
             return self.hand_back(slot);
@@ -449,13 +432,7 @@ impl Schedule {
         }
         let until = now.saturating_add(after);
         if item.deadline.is_some_and(|deadline| until >= deadline) {
-            let is_settled = error.kind() == ErrorKind::InvalidOutput;
             let expired = expired(Some(error.with_attempts(attempts)));
-            let expired = if is_settled {
-                settled(expired)
-            } else {
-                expired
-            };
             return self.record(slot, expired);
         }
         item.scope = scope;
@@ -886,71 +863,10 @@ impl Schedule {
     }
 }
 
-impl Item {
-    fn waits(&self) -> bool {
-        matches!(self.phase, Phase::Waiting { .. } | Phase::Queued { .. })
-    }
-}
-
 const HELD: &str = "a slot is used only while its item is held";
 
 fn item(items: &mut [Option<Item>], slot: Slot) -> &mut Item {
     items[slot.0].as_mut().expect(HELD)
-}
-
-fn is_alike(one: &Error, other: &Error) -> bool {
-    one.kind() == other.kind()
-        && one.status() == other.status()
-        && one.code() == other.code()
-        && one.param() == other.param()
-}
-
-/// The final error of an item whose deadline leaves no time for another attempt. It keeps the class of
-/// the last failure, which says whether that one may have been billed.
-fn expired(last: Option<Error>) -> Error {
-    let Some(last) = last else {
-        let message = "end the row before its deadline: it was never its turn";
-        return Error::new(ErrorKind::Timeout, message).with_class(RetryClass::NotSent);
-    };
-    let message = format!("end the row before its deadline: {}", last.message());
-    describe(Error::new(ErrorKind::Timeout, message), &last)
-        .with_class(last.class())
-        .with_attempts(last.attempts())
-        .with_source(last)
-}
-
-/// An error whose cost was counted among the discarded ones when it came.
-fn settled(error: Error) -> Error {
-    match error.usage() {
-        Some(_) => error.with_usage(Usage::of(0, 0)),
-        None => error,
-    }
-}
-
-/// Gives `error` what is known of `cause`.
-fn describe(mut error: Error, cause: &Error) -> Error {
-    if let Some(provider) = cause.provider() {
-        error = error.with_provider(provider);
-    }
-    if let Some(model) = cause.model() {
-        error = error.with_model(model);
-    }
-    if let Some(status) = cause.status() {
-        error = error.with_status(status);
-    }
-    if let Some(code) = cause.code() {
-        error = error.with_code(code);
-    }
-    if let Some(param) = cause.param() {
-        error = error.with_param(param);
-    }
-    if let Some(id) = cause.request_id() {
-        error = error.with_request_id(id);
-    }
-    if let Some(usage) = cause.usage() {
-        error = error.with_usage(*usage);
-    }
-    error
 }
 
 #[cfg(test)]

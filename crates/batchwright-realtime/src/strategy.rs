@@ -180,7 +180,8 @@ pub enum Next {
     #[default]
     Usual,
     /// Another attempt at once, since it goes to another place ([`Strategy::scope`]); also after errors that would
-    /// end the row or stop the run. After one that may have been billed, only within the pool's bounds for those.
+    /// end the row or stop the run. After one that may have been billed, only within the pool's bounds for those; and
+    /// at most 32 times in a row, after which the usual follows.
     Elsewhere,
     /// No further attempt: the error is the item's outcome.
     GiveUp,

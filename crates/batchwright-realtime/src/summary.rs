@@ -1,9 +1,14 @@
 //! All results of a run at once, and what they come to.
 
-use crate::{EndReason, Finished, MetricsSnapshot, Run, RunEnd, Unfinished, WorkItem};
+use crate::{EndReason, Finished, MetricsSnapshot, Run, RunEnd, Unfinished, Warning, WorkItem};
 use batchwright_core::{Ending, Response, Result, Usage};
 use futures::{Stream, StreamExt};
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
 
 /// Errors of one sort are shown with so many ids.
 const SHOWN_IDS: usize = 3;
@@ -215,7 +220,14 @@ where
     /// Dropping the future drops the run, with what that says.
     pub async fn summary(mut self) -> Summary<T, C> {
         let mut results = Vec::new();
+        // Hashes are enough for a warning.
+        let (hasher, mut ids, mut is_warned) = (RandomState::new(), HashSet::new(), false);
         while let Some(finished) = self.next().await {
+            if !is_warned && !ids.insert(hasher.hash_one(&finished.outcome.custom_id)) {
+                is_warned = true;
+                ids = HashSet::new();
+                self.warn(Warning::DuplicateId { row: finished.row });
+            }
             results.push(finished);
         }
         let end = self.ended().expect("the stream is exhausted").clone();

@@ -118,6 +118,16 @@ pub(crate) fn progress_failed(how: &str) {
     warn!("the progress callback failed: {how}");
 }
 
+/// An attempt takes far longer than others.
+pub(crate) fn slow(row: u64, attempt: u32, running: Duration) {
+    warn!(
+        batchwright.row = row,
+        batchwright.attempt = attempt,
+        seconds = running.as_secs(),
+        "an attempt takes far longer than others; it goes on"
+    );
+}
+
 /// A post-processor broke.
 pub(crate) fn not_post_processed(row: u64, how: &str) {
     warn!(batchwright.row = row, "a post-processor failed: {how}");

@@ -26,6 +26,12 @@ pub enum Warning {
         /// Twice the longest wait for each attempt.
         recommended: Duration,
     },
+    /// Two rows of a collected run have one id. Told once for a run; both are answered.
+    #[non_exhaustive]
+    DuplicateId {
+        /// The row that ended later.
+        row: u64,
+    },
     /// The process may open too few files for so many calls at once.
     #[non_exhaustive]
     FewOpenFiles {
@@ -62,6 +68,10 @@ impl fmt::Display for Warning {
                 f,
                 "an item's deadline of {deadline:?} may cut its retries short: give it {recommended:?}, or lower \
                  `retry.max_attempts` or `retry.cap`"
+            ),
+            Self::DuplicateId { row } => write!(
+                f,
+                "row {row} has the id of another row: look results up by row or place, since by id only the last is found"
             ),
             Self::FewOpenFiles { limit, recommended } => write!(
                 f,

@@ -2,9 +2,15 @@
 
 use super::{EndReason, Run};
 use crate::{
-    Event, Events, Finished, MetricsSnapshot, ProgressUpdate, RunControl, ScopeName, WorkItem,
-    attempt::Call, metrics::add, observer::Emitter, open_file_limit, schedule::Notice,
-    scope_name::ScopeId, telemetry,
+    Event, Events, Finished, MetricsSnapshot, ProgressUpdate, RunControl, ScopeName, Warning,
+    WorkItem,
+    attempt::{Call, GRACE},
+    metrics::add,
+    observer::Emitter,
+    open_file_limit,
+    schedule::Notice,
+    scope_name::ScopeId,
+    telemetry,
 };
 use batchwright_core::{Ending, Error};
 use futures::{FutureExt, Stream, future::BoxFuture};
@@ -79,6 +85,12 @@ impl<S, T, C> Run<S, T, C> {
         }
     }
 
+    /// Warns whoever watches.
+    pub(crate) fn warn(&mut self, warning: Warning) {
+        telemetry::warned(&warning);
+        self.emit(|| Event::Warned(warning));
+    }
+
     fn emit_of(&mut self, scope: ScopeId, event: impl FnOnce(ScopeName) -> Event) {
         if self.watch.emitter.is_active() {
             let name = self.scopes.name(scope).clone();
@@ -114,8 +126,7 @@ impl<S: Stream, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
         };
         self.emit(|| started);
         for warning in self.options.lint(open_file_limit()) {
-            telemetry::warned(&warning);
-            self.emit(|| Event::Warned(warning));
+            self.warn(warning);
         }
     }
 }
@@ -219,6 +230,25 @@ impl<S, T: Send + Sync + 'static, C: Send + 'static> Run<S, T, C> {
         while let Some(at) = self.watch.resting.iter().position(|(_, at)| *at <= now) {
             let (scope, _) = self.watch.resting.swap_remove(at);
             self.emit_of(scope, |scope| Event::CooldownEnded { scope });
+        }
+    }
+
+    /// Tells of attempts that take far longer than others, once of each.
+    pub(super) fn tell_slow(&mut self, now: Duration) {
+        if !self.watchdog.is_due(now) {
+            return;
+        }
+        let latency = self.meter.metrics().latency;
+        let median = (latency.count > 0).then_some(latency.p50);
+        // The attempt and what follows a failure have a bound each; a middleware's and the log's come on top.
+        let longest = self.options.attempt_timeout.saturating_add(GRACE);
+        for slow in self.watchdog.look(now, median, longest) {
+            telemetry::slow(slow.row, slow.attempt, slow.running);
+            self.emit(|| Event::AttemptSlow {
+                row: slow.row,
+                attempt: slow.attempt,
+                running: slow.running,
+            });
         }
     }
 

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod balance;
+mod broken;
 mod context;
 mod double;
 mod fallback;
+mod harness;
 mod hooks;
 mod limits;
 mod money;
