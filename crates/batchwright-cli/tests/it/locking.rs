@@ -68,9 +68,19 @@ fn f_151_the_second_process_names_the_first_and_sends_nothing() {
     let jobs = place.run(&["jobs", "--json"]).assert_code(0);
     assert!(jobs.stdout.contains("\"unfinished\""), "{}", jobs.stdout);
     place
-        .run(&["results", "j", "--partial", "-o", "part.jsonl"])
+        .run(&[
+            "results",
+            "j",
+            "--state",
+            "./.batchwright",
+            "--partial",
+            "-o",
+            "part.jsonl",
+        ])
         .assert_code(3)
-        .assert_says(&["2 rows with results, 8 rows without yet"]);
+        .assert_says(&[
+            "2 rows with results, 8 rows without yet: batchwright resume j --state ./.batchwright",
+        ]);
     assert_eq!(results::read(&place.path("part.jsonl")).len(), 2);
 
     assert!(first.is_running());
