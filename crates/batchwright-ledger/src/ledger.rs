@@ -646,8 +646,8 @@ impl Ledger {
     }
 
     /// Checks the job from its files alone: every chunk, seal, download and closed segment against its SHA-256, the
-    /// journal against itself and against what stands beside it, and, where `input_rows` is known, that each row from 0 to it has exactly one
-    /// final outcome.
+    /// journal against itself and against what stands beside it, and, where `input_rows` is known, that each row from
+    /// 0 to it has exactly one final outcome.
     ///
     /// # Errors
     /// `Storage` where the ledger cannot be read at all; everything else is a finding.

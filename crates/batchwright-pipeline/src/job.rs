@@ -748,7 +748,8 @@ fn set_skip(ledger: &Ledger, skip: &Skip) -> Result<()> {
 /// Keeps beside the journal what a job is, for [`Job::recover`]. What the journal's chunks and the segments tell is no
 /// part of it.
 fn keep_card(ledger: &Ledger) -> Result<()> {
-    ledger.keep_card(&[SeenBatch::KEY, batch::LEFT])
+    // How states were folded is of the journal that holds them.
+    ledger.keep_card(&[SeenBatch::KEY, batch::LEFT, "fold"])
 }
 
 /// The outcome of a row that cannot be sent: nothing was, so it cost nothing.

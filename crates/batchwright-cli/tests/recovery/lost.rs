@@ -177,8 +177,6 @@ fn p24_f_148_a_killed_recovery_is_done_again() {
 /// What a finished job stored at its provider is found by its tags, and can go.
 #[test]
 fn gc_finds_stored_inputs_at_every_vendor() {
-    // A chunk of Gemini's goes inline where it is small.
-    let stored = ["openai", "vertex", "groq", "kluster"];
     for model in VENDORS {
         println!("{model}");
         let provider = Provider::new();
@@ -193,7 +191,8 @@ fn gc_finds_stored_inputs_at_every_vendor() {
             inputs.count()
         };
         let vendor = model.split(':').next().unwrap();
-        let wanted = if stored.contains(&vendor) { 3 } else { 0 };
+        // Creates of Anthropic's carry the lines.
+        let wanted = if vendor == "anthropic" { 0 } else { 3 };
         assert_eq!(gc(&["--yes"]), wanted, "{vendor}");
         assert_eq!(gc(&[]), 0, "{vendor}");
     }

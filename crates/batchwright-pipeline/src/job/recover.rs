@@ -550,7 +550,7 @@ fn facts_of(
         );
         intend(&tag, &handle.input, facts);
         facts.push(JournalEvent::Adopted { tag, handle });
-        return Ok(if is_merged && !(chunk.direct && !chunk.went_on) {
+        return Ok(if is_merged && (!chunk.direct || chunk.went_on) {
             RecoveredChunk::Merged
         } else {
             RecoveredChunk::Adopted {
