@@ -537,7 +537,7 @@ impl Submission {
             Phase::Refused {
                 create: Some((.., mark)),
                 ..
-            } if !self.is_confirmed(self.terms.by_requests) => Effect::List { mark: mark.clone() },
+            } if !self.is_confirmed(false) => Effect::List { mark: mark.clone() },
             Phase::Refused { message, .. } => {
                 let error = Error::new(ErrorKind::InvalidRequest, message.clone());
                 Effect::Close(Close::Refused(error, Vec::new()))
