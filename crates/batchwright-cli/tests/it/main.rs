@@ -5,7 +5,8 @@
 //!
 //! `BATCHWRIGHT_E2E_KILLS` (default 6) is how often each of the kill tests kills a run; `BATCHWRIGHT_E2E_SEED`
 //! (default: the time) is what the moments are made of, and is printed. `BATCHWRIGHT_E2E_FULL=1` cuts a segment at
-//! every byte of its last line, where the default takes some of them.
+//! every byte of its last line, where the default takes some of them, and crashes every vendor's jobs at every effect of
+//! every story.
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,
@@ -15,8 +16,11 @@
 
 mod account;
 mod command;
+mod crash_points;
+mod creates;
 mod damage;
 mod disk;
+mod faces;
 mod facts;
 mod faults;
 mod held;
