@@ -203,7 +203,7 @@ impl Case {
     /// Says what a person would of every held chunk: take the batch that was asked about, where there is one, else buy
     /// again.
     pub(crate) fn decide(&self) {
-        let ledger = Ledger::open(&self.job_dir()).unwrap();
+        let ledger = unlocked(|| Ledger::open(&self.job_dir()));
         for chunk in ledger.chunks().unwrap() {
             if chunk.phase != ChunkPhase::Held {
                 continue;
@@ -235,7 +235,20 @@ pub(crate) fn open(vendor: Vendor, dir: &Path, lane: &LaneProvider) -> Job {
     let spec = JobSpec::new(dir.join("in.csv"), vendor.name, Lane::Batch)
         .with_model(&model)
         .with_prompt(PROMPT);
-    Job::open(&dir.join("job"), spec, lane).unwrap()
+    unlocked(|| Job::open(&dir.join("job"), spec.clone(), lane))
+}
+
+/// Opens a folder that nobody holds. A process that another thread of this one starts has a copy of every open file for a
+/// moment, the lock's among them.
+fn unlocked<T>(open: impl Fn() -> batchwright::core::Result<T>) -> T {
+    let mut tries = 0;
+    loop {
+        match open() {
+            Err(error) if error.message().contains("is held by") && tries < 100 => tries += 1,
+            opened => return opened.unwrap(),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Opens the job in `dir` and runs it, within [`PATIENCE`].
