@@ -24,8 +24,9 @@ use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// The effects of this process so far.
 pub(super) struct Steps {
-    /// The effect to die after.
+    /// The effect to die after, by its number or by how its name begins.
     at: u64,
+    named: String,
     count: AtomicU64,
     phase: Mutex<&'static str>,
     /// The job's folder, where what was not synced is to be lost, and how much of its segments is synced.
@@ -35,9 +36,10 @@ pub(super) struct Steps {
 
 impl Steps {
     /// Counts from now on, the ledger's steps in the log among them.
-    pub(super) fn start(at: u64, power: Option<PathBuf>) -> Arc<Self> {
+    pub(super) fn start(at: u64, named: String, power: Option<PathBuf>) -> Arc<Self> {
         let steps = Arc::new(Self {
             at,
+            named,
             count: AtomicU64::new(0),
             phase: Mutex::default(),
             power,
@@ -58,11 +60,12 @@ impl Steps {
         if step == "synced segment" {
             self.note_synced();
         }
-        if self.count.fetch_add(1, Ordering::SeqCst) + 1 == self.at {
+        let phase = *self.phase.lock().unwrap();
+        let is_named = !self.named.is_empty() && format!("{phase}{step}").starts_with(&self.named);
+        if self.count.fetch_add(1, Ordering::SeqCst) + 1 == self.at || is_named {
             if let Some(job) = &self.power {
                 self.lose_unsynced(job, step);
             }
-            let phase = self.phase.lock().unwrap();
             let _ = writeln!(std::io::stderr(), "dies at: {phase}{step}");
             std::process::abort();
         }
