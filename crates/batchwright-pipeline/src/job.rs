@@ -483,7 +483,12 @@ impl Job {
     ) -> Result<JobReport> {
         self.skip_invalid(&provider, &options.others).await?;
         let ledger = self.ledger.clone();
-        let scan = blocking(move || ledger.scan()).await?;
+        let scan = blocking(move || {
+            // The caller may have noted settings of its own since the job was opened.
+            keep_card(&ledger)?;
+            ledger.scan()
+        })
+        .await?;
         progress.set_total(self.rows);
         progress.update(|state| {
             state.done = scan.finished.len();
