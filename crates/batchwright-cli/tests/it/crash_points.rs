@@ -290,6 +290,9 @@ fn crash(vendor: Vendor, story: Story, at: u64, named: &str, power: bool) -> Die
         Died::Not(_) => format!("{} {story:?}: to the end", vendor.name),
     };
     let mut report = case.run(faces::options(4));
+    // Whether a person bought a chunk again: on a machine under load a create of the life that ended may commit after
+    // that, which is the risk they took.
+    let mut accepted = false;
     // Once for the create nobody sent, and once for the one that was lost.
     for _ in 0..2 {
         if report.held.is_empty() {
@@ -306,10 +309,11 @@ fn crash(vendor: Vendor, story: Story, at: u64, named: &str, power: bool) -> Die
             !unasked || billed.contains(&0),
             "{place}: bought, and not found: {billed:?}"
         );
+        accepted |= unasked;
         case.decide();
         report = case.run(faces::options(4));
     }
-    judge(&case, story, &report, &place);
+    judge(&case, story, &report, &place, accepted);
     if story == Story::Cleaned {
         let left = clean_up(vendor, case.dir.path(), vendor.connect(&case.base()));
         assert_eq!(left, 0, "{place}: left at the provider");
@@ -317,7 +321,13 @@ fn crash(vendor: Vendor, story: Story, at: u64, named: &str, power: bool) -> Die
     died
 }
 
-fn judge(case: &Case, story: Story, report: &batchwright::pipeline::JobReport, place: &str) {
+fn judge(
+    case: &Case,
+    story: Story,
+    report: &batchwright::pipeline::JobReport,
+    place: &str,
+    accepted: bool,
+) {
     let billed = case.billed();
     assert!(report.stopped.is_none(), "{place}: {:?}", report.stopped);
     let surplus = case.chunks().iter().any(|chunk| !chunk.surplus.is_empty());
@@ -326,7 +336,10 @@ fn judge(case: &Case, story: Story, report: &batchwright::pipeline::JobReport, p
         billed.iter().all(|times| *times <= most),
         "{place}: rows are billed so often: {billed:?}, and a surplus is told: {surplus}"
     );
-    assert!(!surplus || story == Story::Doubled, "{place}: a surplus");
+    assert!(
+        !surplus || story == Story::Doubled || accepted,
+        "{place}: a surplus"
+    );
     assert!(report.held.is_empty(), "{place}: {:?}", report.held);
     assert!(report.is_complete(), "{place}: {report:?}");
     let statuses = case.statuses();
@@ -552,6 +565,7 @@ fn f_148_a_dropped_job_lets_go_of_its_folder_and_goes_on() {
             Story::Plain,
             &report,
             &format!("dropped after {polls} polls"),
+            false,
         );
     }
 }
