@@ -415,8 +415,8 @@ fn enumerate_all(vendor: Vendor) {
             _ if all => 1,
             (Story::Plain, true) => 1,
             (Story::Plain, false) => 3,
-            (_, true) => 5,
-            (_, false) => 11,
+            (_, true) => 7,
+            (_, false) => 17,
         };
         enumerate(vendor, story, stride, false, &met);
     }

@@ -153,7 +153,17 @@ fn run(vendor: Vendor, fate: &str, action: &Value) -> Vec<String> {
 
 /// Every fate; what is refused in the vendor's own words may end the rows or the run, all else is found out.
 fn every_fate(vendor: Vendor) {
-    let fates = fates(vendor);
+    let mut fates = fates(vendor);
+    // What is made of an answer is shared by all; those that share OpenAI's protocol take every third.
+    if ["groq", "kluster"].contains(&vendor.name)
+        && std::env::var_os("BATCHWRIGHT_E2E_FULL").is_none()
+    {
+        let mut number = 0;
+        fates.retain(|_| {
+            number += 1;
+            number % 3 == 1
+        });
+    }
     let next = AtomicUsize::new(0);
     let told = Mutex::new(BTreeMap::<String, Vec<String>>::new());
     let work = || {
